@@ -1,0 +1,16 @@
+"""The vanilla (Elman) recurrent network as pure JAX functions."""
+
+from jaxrnn.forward import rnn_forward, rnn_states, rnn_step
+from jaxrnn.params import RNNParams, init_params
+from jaxrnn.recurrence import RNNStates
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RNNParams",
+    "RNNStates",
+    "init_params",
+    "rnn_forward",
+    "rnn_states",
+    "rnn_step",
+]

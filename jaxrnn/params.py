@@ -1,0 +1,114 @@
+"""The parameters of a vanilla RNN, and how they are drawn."""
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import normal, ones
+from jax.typing import DTypeLike
+
+Array = jax.Array | np.ndarray[Any, Any]
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+
+
+class RNNParams(NamedTuple):
+    """The parameters of `a_t = x_t wx + h_{t-1} wh + b`.
+
+    A pytree: gradients have this type too, and a stack of parameter sets (for `jax.vmap`) is an
+    `RNNParams` whose arrays have one more leading axis.
+
+    Attributes:
+      wx: input weights, `(n_features, n_nodes)`.
+      wh: recurrent weights, `(n_nodes, n_nodes)`; `wh[i, j]` leads from node i to node j.
+      b: bias, `(n_nodes,)`, or None for a network without one.
+    """
+
+    wx: Array
+    wh: Array
+    b: Array | None
+
+
+jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.RNNParams")
+
+
+def init_params(
+    key: jax.Array,
+    n_features: int,
+    n_nodes: int,
+    *,
+    wx_init: Initializer = normal(0.01),
+    wh_init: Initializer = normal(0.01),
+    b_init: Initializer | None = ones,
+    dtype: DTypeLike = float,
+) -> RNNParams:
+    """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
+
+    The defaults are the notebook's `SimpleInitializer(0.01)`: weights `0.01 * randn`, biases one.
+    Each array is drawn in float32 or wider and then cast, so that an initialiser which needs
+    linear algebra, such as `orthogonal`, serves the narrow types too.
+
+    Args:
+      key: a JAX PRNG key. `jax.vmap` over keys gives a stack of parameter sets.
+      n_features: inputs per step, zero for an autonomous network.
+      n_nodes: hidden nodes, at least one.
+      wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
+      wh_init: the same for `wh`.
+      b_init: the same for `b`; None for no bias.
+      dtype: a floating type; by default JAX's own (float32, or float64 under x64).
+
+    Returns:
+      `RNNParams` of `wx (n_features, n_nodes)`, `wh (n_nodes, n_nodes)`, `b (n_nodes,)` or None.
+
+    Raises:
+      TypeError: `key` is not one key, a size is no integer, an initialiser is not callable, or
+        `dtype` is not floating.
+      ValueError: a size is too small, or an initialiser returns an array of another shape.
+    """
+    n_features = _size("n_features", n_features, least=0)
+    n_nodes = _size("n_nodes", n_nodes, least=1)
+    _check_floating(dtype)
+    try:
+        wx_key, wh_key, b_key = jax.random.split(key, 3)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"key must be one JAX PRNG key, as from jax.random.key, but is {key!r}; "
+            "map over several with jax.vmap"
+        ) from error
+    wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
+    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
+    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), dtype)
+    return RNNParams(wx, wh, b)
+
+
+def _size(name: str, size: int, least: int) -> int:
+    try:
+        size = operator.index(size)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, but is {size!r}") from None
+    if size < least:
+        raise ValueError(f"{name} must be at least {least}, but is {size}")
+    return size
+
+
+def _check_floating(dtype: DTypeLike) -> None:
+    try:
+        floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(f"dtype must be a floating type, but is {dtype!r}")
+
+
+def _draw(
+    name: str, init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
+) -> jax.Array:
+    if not callable(init):
+        raise TypeError(f"{name} must be a callable (key, shape, dtype) -> array, but is {init!r}")
+    resolved = jnp.result_type(dtype)
+    drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
+    if jnp.shape(drawn) != shape:
+        raise ValueError(f"{name} must return shape {shape}, but returned {jnp.shape(drawn)}")
+    return jnp.asarray(drawn).astype(dtype)
