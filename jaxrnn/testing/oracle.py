@@ -1,0 +1,144 @@
+"""The vanilla RNN as an executable specification: NumPy, float64, loops over batch and step.
+
+Slow and obvious on purpose, and independent of JAX. The gradients are backpropagation through time
+written out by hand. Of a scalar loss, let `ga_t` and `gh_t` be the derivatives with respect to
+`a_t` and `h_t`, and `g.a_t` and `g.h_t` those parts that do not pass through a later step:
+
+    gh_t = g.h_t + ga_{t+1} wh^T
+    ga_t = g.a_t + activation'(a_t) * gh_t
+
+    dwx = sum_t x_t^T ga_t      dwh = sum_t h_{t-1}^T ga_t      db = sum_t ga_t
+    dx_t = ga_t wx^T            dh0 = ga_1 wh^T
+
+Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78
+(1990), 1550-1560.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxrnn.params import RNNParams
+from jaxrnn.recurrence import RNNStates
+
+FloatArray = NDArray[np.float64]
+
+
+class Activation(NamedTuple):
+    """An elementwise function of the pre-activation, and its derivative."""
+
+    function: Callable[[FloatArray], FloatArray]
+    derivative: Callable[[FloatArray], FloatArray]
+
+
+TANH = Activation(np.tanh, lambda a: 1.0 - np.tanh(a) ** 2)
+# At 0 the derivative is 0, as in jax.nn.relu.
+RELU = Activation(lambda a: np.maximum(a, 0.0), lambda a: np.where(a > 0.0, 1.0, 0.0))
+
+
+class Gradients(NamedTuple):
+    """The derivative of a scalar loss by each argument, in the shape of that argument."""
+
+    params: RNNParams
+    x: FloatArray
+    h0: FloatArray
+
+
+def rnn_states(
+    params: RNNParams, x: ArrayLike, h0: ArrayLike | None = None, *, activation: Activation = TANH
+) -> RNNStates:
+    """What `jaxrnn.rnn_states` means: every `a` and `h`, each `(*batch, n_steps, n_nodes)`."""
+    wx, wh, b = _float64(params)
+    x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
+    *batch, n_steps, _ = x.shape
+    a = np.zeros((*batch, n_steps, *b.shape))
+    h = np.zeros_like(a)
+    for i in np.ndindex(*batch):
+        h_tm1 = h0[i]
+        for t in range(n_steps):
+            a[i][t] = x[i][t] @ wx + h_tm1 @ wh + b
+            h[i][t] = activation.function(a[i][t])
+            h_tm1 = h[i][t]
+    return RNNStates(a, h)
+
+
+def rnn_forward(
+    params: RNNParams, x: ArrayLike, h0: ArrayLike | None = None, *, activation: Activation = TANH
+) -> FloatArray:
+    """What `jaxrnn.rnn_forward` means: the state after the last step, `(*batch, n_nodes)`."""
+    h = rnn_states(params, x, h0, activation=activation).h
+    return np.asarray(h[..., -1, :] if h.shape[-2] > 0 else _full_h0(params, x, h0))
+
+
+def rnn_gradients(
+    params: RNNParams,
+    x: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    g_last: ArrayLike = 0.0,
+    g_a: ArrayLike = 0.0,
+    g_h: ArrayLike = 0.0,
+    activation: Activation = TANH,
+) -> Gradients:
+    """Backpropagation through time for a loss with given derivatives by what the network returns.
+
+    Args:
+      params: as in `rnn_states`.
+      x: likewise.
+      h0: likewise.
+      activation: likewise.
+      g_last: the derivative of the loss by `rnn_forward(...)`, `(*batch, n_nodes)`.
+      g_a: by `rnn_states(...).a`, `(*batch, n_steps, n_nodes)`.
+      g_h: by `rnn_states(...).h`, the same shape. All three broadcast.
+
+    Returns:
+      The gradients of `sum(g_last * h_last) + sum(g_a * a) + sum(g_h * h)`. That by `h0` has the
+      shape of `h0`, and `(*batch, n_nodes)` where `h0` is None; that by `b` is None where `b` is.
+    """
+    wx, wh, b = _float64(params)
+    a, h = map(np.asarray, rnn_states(params, x, h0, activation=activation))
+    x, full_h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
+    g_last = np.broadcast_to(np.asarray(g_last, np.float64), full_h0.shape)
+    g_a = np.broadcast_to(np.asarray(g_a, np.float64), a.shape)
+    g_h = np.broadcast_to(np.asarray(g_h, np.float64), h.shape)
+
+    dwx, dwh, db = np.zeros_like(wx), np.zeros_like(wh), np.zeros_like(b)
+    dx, dh0 = np.zeros_like(x), np.zeros_like(full_h0)
+    *batch, n_steps, _ = x.shape
+    for i in np.ndindex(*batch):
+        g_later = g_last[i]
+        for t in reversed(range(n_steps)):
+            gh_t = g_h[i][t] + g_later
+            ga_t = g_a[i][t] + activation.derivative(a[i][t]) * gh_t
+            h_tm1 = h[i][t - 1] if t > 0 else full_h0[i]
+            dwx += np.outer(x[i][t], ga_t)
+            dwh += np.outer(h_tm1, ga_t)
+            db += ga_t
+            dx[i][t] = ga_t @ wx.T
+            g_later = ga_t @ wh.T
+        dh0[i] = g_later
+
+    if h0 is not None:
+        dh0 = _summed_to(np.shape(h0), dh0)
+    return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0)
+
+
+def _float64(params: RNNParams) -> tuple[FloatArray, FloatArray, FloatArray]:
+    wx, wh, b = params
+    wh = np.asarray(wh, np.float64)
+    b = np.zeros(wh.shape[0]) if b is None else np.asarray(b, np.float64)
+    return np.asarray(wx, np.float64), wh, b
+
+
+def _full_h0(params: RNNParams, x: ArrayLike, h0: ArrayLike | None) -> FloatArray:
+    h0 = np.asarray(0.0 if h0 is None else h0, np.float64)
+    return np.broadcast_to(h0, (*np.shape(x)[:-2], params.wh.shape[0]))
+
+
+def _summed_to(shape: tuple[int, ...], g: FloatArray) -> FloatArray:
+    """The gradient by an array of `shape` from the one by that array broadcast to `g.shape`."""
+    g = g.sum(axis=tuple(range(g.ndim - len(shape))))
+    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return np.asarray(g.sum(axis=stretched, keepdims=True))
