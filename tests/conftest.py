@@ -1,0 +1,22 @@
+"""Settings that hold for every test."""
+
+import os
+from collections.abc import Iterator
+
+import jax
+import pytest
+from hypothesis import settings
+
+# Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
+settings.register_profile("dev", max_examples=30, deadline=None)
+settings.register_profile(
+    "ci", max_examples=100, deadline=None, derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_promotion() -> Iterator[None]:
+    """The package must not lean on implicit promotion of dtypes or ranks."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield

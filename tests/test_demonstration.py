@@ -1,0 +1,85 @@
+"""`python -m jaxrnn`: what it prints, in order, and how it ends."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxrnn import __main__ as demonstration
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jaxrnn", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_whole_demonstration() -> None:
+    done = run()
+    assert done.returncode == 0, done.stderr
+    digits = "0.79494228 0.81839002 0.83939649 0.85584174"
+    assert re.search(rf"notebook +{digits}\n +float64 +{digits}\n", done.stdout)
+    progress = re.findall(r"^ +(\d+) +[\d.]+ +[\d.]+$", done.stdout, flags=re.MULTILINE)
+    assert [int(n) for n in progress] == list(range(20, 301, 20))
+    errors = {
+        name: float(re.search(rf"{name}.* ([\d.]+)\n", done.stdout)[1])  # type: ignore[index]
+        for name in ("persistence", "linear autoregression", "the ensemble's mean")
+    }
+    assert errors["persistence"] == pytest.approx(31.78, abs=0.01)
+    assert errors["the ensemble's mean"] < 0.75 * errors["persistence"]
+    assert errors["linear autoregression"] < 0.75 * errors["persistence"]
+
+
+def test_help() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--members" in done.stdout
+    assert "--seed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--members", "0"], ["--members", "many"], ["--seed", "x"], ["--fast"], ["more"]]
+)
+def test_wrong_arguments_exit_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        demonstration.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: python -m jaxrnn" in capsys.readouterr().err
+
+
+def test_a_wrong_worked_example_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def off_in_the_eighth_digit(*_: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.array([[0.79494229, 0.81839002, 0.83939649, 0.85584174]])
+
+    monkeypatch.setattr(demonstration, "rnn_forward", off_in_the_eighth_digit)
+    assert demonstration.main([]) == 1
+    printed = capsys.readouterr()
+    assert "the worked example is off" in printed.err
+    assert "sunspot" not in printed.out
+
+
+def test_the_series_and_its_source() -> None:
+    years, sunspots = demonstration.load_sunspots()
+    np.testing.assert_array_equal(years, np.arange(1700, 2009))
+    assert (sunspots[0], sunspots.max(), sunspots[-1]) == (5.0, 190.2, 2.9)
+    text = demonstration.resources.files("jaxrnn").joinpath("sunspots.csv").read_text()
+    assert "Source: National Geophysical Data Center" in text
+    assert "Licence: public domain" in text
+
+
+def test_the_linear_model_is_least_squares() -> None:
+    """It recovers an autoregression exactly, from the fitted values alone."""
+    values = np.empty(40)
+    values[:2] = 1.0, 2.0
+    for t in range(2, 40):
+        values[t] = 0.9 * values[t - 1] - 0.5 * values[t - 2] + 0.3
+    index = np.arange(40)
+    corrupted = np.where(index < 30, values, 100.0)
+    forecasts = demonstration.fit_linear(corrupted, (index >= 2) & (index < 30), 2)
+    np.testing.assert_allclose(forecasts[2:31], values[2:31], rtol=0, atol=1e-9)
+    assert np.isnan(forecasts[:2]).all()

@@ -1,0 +1,177 @@
+"""Bad calls of rnn_step, rnn_forward and rnn_states, and what each is told."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+
+WX, WH, B = np.ones((2, 4), np.float32), np.ones((4, 4), np.float32), np.ones(4, np.float32)
+PARAMS = RNNParams(WX, WH, B)
+X = np.ones((3, 5, 2), np.float32)
+
+
+class Bad(NamedTuple):
+    """Arguments that `rnn_forward` and `rnn_states` refuse, and the error."""
+
+    error: type[Exception]
+    message: str
+    params: Any = PARAMS
+    x: Any = X
+    h0: Any = None
+    options: Any = MappingProxyType({})
+
+
+BAD_CALLS = {
+    "too few features": Bad(
+        ValueError,
+        r"x has 1 features \(x: \(3, 5, 1\)\), but params.wx expects 2 \(wx: \(2, 4\)\)",
+        x=X[..., :1],
+    ),
+    "too many features": Bad(ValueError, "x has 4 features", x=np.ones((5, 4))),
+    "x a vector": Bad(
+        ValueError,
+        r"x must have shape \(\*batch, n_steps, n_features\), .* shape \(2,\)",
+        x=X[0, 0],
+    ),
+    "x a scalar": Bad(ValueError, r"x must have shape .*, but has shape \(\)", x=1.0),
+    "x missing": Bad(TypeError, "x must be an array of real numbers, but is a NoneType", x=None),
+    "x a dict": Bad(TypeError, "x must be an array of real numbers, but is a dict", x={"x": X}),
+    "x ragged": Bad(TypeError, "x must be an array .* but is a list", x=[[[1.0, 2.0]], [[1.0]]]),
+    "x text": Bad(TypeError, "(?s)abstract array.*<class 'str'>.*at path x", x="x"),
+    "x of objects": Bad(
+        TypeError, "(?s)abstract array.*ndarray.*at path x", x=np.array([[None, None]])
+    ),
+    "x complex": Bad(
+        TypeError, "x must be an array of real numbers, but has dtype complex64", x=X * 1j
+    ),
+    "x of keys": Bad(
+        TypeError,
+        "x must be an array of real numbers, .* key",
+        x=jax.random.split(jax.random.key(0)),
+    ),
+    "h0 of another batch": Bad(
+        ValueError,
+        r"h0 must broadcast to \(\*batch, n_nodes\) = \(3, 4\), but has shape \(2, 4\)",
+        h0=np.ones((2, 4), np.float32),
+    ),
+    "h0 of other nodes": Bad(ValueError, r"h0 .* has shape \(3,\)", h0=np.ones(3, np.float32)),
+    "h0 with more batch axes than x": Bad(
+        ValueError,
+        r"h0 .* = \(4,\), but has shape \(3, 4\)",
+        x=X[0],
+        h0=np.ones((3, 4), np.float32),
+    ),
+    "h0 complex": Bad(TypeError, "h0 must be an array .* dtype complex64", h0=1j),
+    "params a tuple": Bad(
+        TypeError, "params must be an RNNParams, but is a tuple", params=(WX, WH, B)
+    ),
+    "params a dict": Bad(TypeError, "params must be .* but is a dict", params=PARAMS._asdict()),
+    "params missing": Bad(TypeError, "params must be .* but is a NoneType", params=None),
+    "params an array": Bad(TypeError, "params must be an RNNParams", params=WX),
+    "wx a vector": Bad(
+        ValueError,
+        r"params.wx must have shape \(n_features, n_nodes\), but has shape \(2,\)",
+        params=PARAMS._replace(wx=WX[:, 0]),
+    ),
+    "stack of parameter sets": Bad(
+        ValueError,
+        r"params.wx must have .* shape \(3, 2, 4\); .* with jax.vmap",
+        params=RNNParams(*(np.stack([array] * 3) for array in PARAMS)),
+    ),
+    "wh of other nodes": Bad(
+        ValueError,
+        r"params.wh must have shape \(n_nodes, n_nodes\) = \(4, 4\) to fit params.wx of shape "
+        r"\(2, 4\), but has shape \(3, 3\)",
+        params=PARAMS._replace(wh=WH[:3, :3]),
+    ),
+    "wh not square": Bad(ValueError, "params.wh", params=PARAMS._replace(wh=WH[:2])),
+    "wx and wh swapped": Bad(ValueError, "params.wh", params=RNNParams(WH, WX, B)),
+    "b of other nodes": Bad(
+        ValueError,
+        r"params.b must have shape \(n_nodes,\) = \(4,\) .* or be None, but has shape \(3,\)",
+        params=PARAMS._replace(b=B[:3]),
+    ),
+    "b a scalar": Bad(ValueError, r"params.b .* shape \(\)", params=PARAMS._replace(b=1.0)),
+    "wx missing": Bad(
+        TypeError, "params.wx must be .* but is a NoneType", params=PARAMS._replace(wx=None)
+    ),
+    "wh complex": Bad(
+        TypeError, "params.wh must be .* dtype complex64", params=PARAMS._replace(wh=WH * 1j)
+    ),
+    "b text": Bad(TypeError, "(?s)'str'.*at path params.b", params=PARAMS._replace(b="b")),
+    "activation a name": Bad(
+        TypeError, "activation must be callable, but is 'tanh'", options={"activation": "tanh"}
+    ),
+    "activation that reduces": Bad(
+        TypeError,
+        r"activation must return the dtype and shape it is given, float32\(3, 4\), but returned "
+        r"float32\(3,\)",
+        options={"activation": lambda a: jnp.sum(a, axis=-1)},
+    ),
+    "activation that changes the dtype": Bad(
+        TypeError,
+        r"activation must return .* float32\(3, 4\), but returned bool\(3, 4\)",
+        options={"activation": lambda a: a > 0.0},
+    ),
+    "activation that returns a pair": Bad(
+        TypeError,
+        "activation must return .* but returned tuple",
+        options={"activation": lambda a: (a, a)},
+    ),
+    "activation that returns nothing": Bad(
+        TypeError, "activation .* returned NoneType", options={"activation": lambda a: None}
+    ),
+    "unroll zero": Bad(ValueError, "unroll must be at least 1, but is 0", options={"unroll": 0}),
+    "unroll negative": Bad(ValueError, "unroll must be at least 1", options={"unroll": -2}),
+    "unroll a float": Bad(
+        TypeError, "unroll must be an integer or a bool, but is 1.5", options={"unroll": 1.5}
+    ),
+}
+
+
+@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
+@pytest.mark.parametrize("bad", BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls(function: Callable[..., Any], transform: Callable[[Any], Any], bad: Bad) -> None:
+    run = transform(lambda params, x, h0: function(params, x, h0, **bad.options))
+    with pytest.raises(bad.error, match=bad.message):
+        run(bad.params, bad.x, bad.h0)
+
+
+BAD_STEPS: dict[str, tuple[type[Exception], str, Any, Any]] = {
+    "features": (ValueError, r"x_t has 3 features \(x_t: \(3,\)\)", B, np.ones(3, np.float32)),
+    "scalar input": (ValueError, r"x_t must have shape \(\*batch, n_features\), .* \(\)", B, 1.0),
+    "nodes": (ValueError, r"h must have .* n_nodes = 4, but has shape \(3,\)", B[:3], X[0, 0]),
+    "scalar state": (ValueError, r"h must have .* but has shape \(\)", 0.0, X[0, 0]),
+    "no state": (TypeError, "h must be an array .* but is a NoneType", None, X[0, 0]),
+    "batches": (
+        ValueError,
+        r"h and x_t must have batch axes that broadcast .* \(2, 4\) and \(3, 2\)",
+        WH[:2],
+        X[:, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "message", "h", "x_t"), BAD_STEPS.values(), ids=BAD_STEPS)
+def test_bad_steps(error: type[Exception], message: str, h: Any, x_t: Any) -> None:
+    with pytest.raises(error, match=message):
+        rnn_step(PARAMS, h, x_t)
+
+
+@pytest.mark.parametrize("bad", ["params an array", "b of other nodes", "activation a name"])
+def test_a_step_checks_as_the_others_do(bad: str) -> None:
+    error, message, params, _, _, options = BAD_CALLS[bad]
+    with pytest.raises(error, match=message):
+        rnn_step(params, B, X[0, 0], **options)
+
+
+def test_unhashable_options_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"(?s)static arguments.*list"):
+        rnn_forward(PARAMS, X, unroll=[])  # type: ignore[arg-type]

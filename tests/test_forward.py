@@ -1,0 +1,237 @@
+"""rnn_step, rnn_forward and rnn_states: values, shapes, dtypes, and how they relate."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxrnn import RNNParams, RNNStates, init_params, rnn_forward, rnn_states, rnn_step
+from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing.strategies import SIZES, Case, Sizes
+from tests.comparing import assert_close, assert_equal, over_activations, over_precisions
+
+PARAMS = init_params(jax.random.key(0), 2, 4)
+ONE_SIZE = st.just(Sizes((2, 3), 5, 3, 4))
+WITH_STEPS = st.sampled_from([sizes for sizes in SIZES if sizes.n_steps > 0])
+WORKED_PARAMS = RNNParams(
+    wx=np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
+    wh=np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
+    b=np.ones(4),
+)
+WORKED_X = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
+WORKED_H_LAST = np.array([[0.79494228, 0.81839002, 0.83939649, 0.85584174]])
+
+
+def test_worked_example() -> None:
+    with jax.enable_x64(True):
+        h = rnn_forward(WORKED_PARAMS, WORKED_X)
+        assert h.dtype == jnp.float64
+        np.testing.assert_array_equal(np.round(h, 8), WORKED_H_LAST)
+    h = rnn_forward(WORKED_PARAMS, WORKED_X)
+    assert h.dtype == jnp.float32
+    np.testing.assert_allclose(h, WORKED_H_LAST, rtol=2e-7, atol=0)
+
+
+@over_precisions
+@over_activations
+@given(data=st.data())
+def test_values_are_the_oracles(
+    dtype: Any, tolerance: float, activation: Any, in_oracle: Any, data: st.DataObject
+) -> None:
+    case = data.draw(strategies.cases(dtype=dtype))
+    with jax.enable_x64(dtype == np.float64):
+        last = rnn_forward(*case, activation=activation)
+        states = rnn_states(*case, activation=activation)
+    assert {last.dtype, states.a.dtype, states.h.dtype} == {np.dtype(dtype)}
+    assert_close(last, oracle.rnn_forward(*case, activation=in_oracle), tolerance)
+    assert_close(states, oracle.rnn_states(*case, activation=in_oracle), tolerance)
+
+
+@given(
+    batch=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    n_steps=st.integers(0, 9),
+    n_features=st.integers(0, 9),
+    n_nodes=st.integers(1, 9),
+    bias=st.booleans(),
+)
+def test_shapes(
+    batch: tuple[int, ...], n_steps: int, n_features: int, n_nodes: int, bias: bool
+) -> None:
+    """Every size, as `jax.eval_shape` compiles nothing."""
+
+    def struct(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    params = RNNParams(
+        struct(n_features, n_nodes), struct(n_nodes, n_nodes), struct(n_nodes) if bias else None
+    )
+    x, h0 = struct(*batch, n_steps, n_features), struct(*batch, n_nodes)
+    states = struct(*batch, n_steps, n_nodes)
+    assert jax.eval_shape(rnn_forward, params, x) == h0
+    assert jax.eval_shape(rnn_forward, params, x, struct(n_nodes)) == h0
+    assert jax.eval_shape(rnn_states, params, x, h0) == RNNStates(states, states)
+    assert jax.eval_shape(rnn_step, params, h0, struct(*batch, n_features)) == h0
+
+
+@given(strategies.cases())
+def test_forward_is_the_last_of_the_states(case: Case) -> None:
+    h = np.asarray(rnn_states(*case).h)
+    if h.shape[-2] > 0:
+        assert_close(rnn_forward(*case), h[..., -1, :], 1e-6)
+
+
+@pytest.mark.parametrize("sizes", [sizes for sizes in SIZES if sizes.n_steps == 0])
+@given(data=st.data())
+def test_no_steps_give_h0(sizes: Sizes, data: st.DataObject) -> None:
+    case = data.draw(strategies.cases(sizes=st.just(sizes)))
+    h0 = np.zeros(sizes.n_nodes, np.float32) if case.h0 is None else case.h0
+    assert_equal(rnn_forward(*case), np.broadcast_to(h0, (*sizes.batch, sizes.n_nodes)))
+
+
+@given(case=strategies.cases(sizes=ONE_SIZE), data=st.data())
+def test_running_on_is_running_whole(case: Case, data: st.DataObject) -> None:
+    params, x, h0 = case
+    cut = data.draw(st.integers(0, x.shape[-2]))
+    early, late = x[..., :cut, :], x[..., cut:, :]
+    middle = rnn_forward(params, early, h0)
+    assert_close(rnn_forward(params, late, middle), rnn_forward(params, x, h0), 1e-6)
+    parts = rnn_states(params, early, h0), rnn_states(params, late, middle)
+    joined = RNNStates(*(np.concatenate(part, axis=-2) for part in zip(*parts, strict=True)))
+    assert_close(rnn_states(params, x, h0), joined, 1e-6)
+
+
+@given(strategies.cases())
+def test_steps_one_by_one_are_the_states(case: Case) -> None:
+    params, x, h0 = case
+    h = rnn_forward(params, x[..., :0, :], h0)
+    states = jax.tree.map(np.asarray, rnn_states(*case))
+    for t in range(x.shape[-2]):
+        h = rnn_step(params, h, x[..., t, :])
+        assert_close(h, states.h[..., t, :], 1e-6)
+    assert_close(rnn_forward(*case), h, 1e-6)
+    assert_close(states.h, np.tanh(states.a), 1e-6)
+
+
+@given(case=strategies.cases(sizes=WITH_STEPS), data=st.data())
+def test_no_state_depends_on_later_inputs(case: Case, data: st.DataObject) -> None:
+    """To the last bit, so that even an infinity or NaN to come cannot be felt."""
+    params, x, h0 = case
+    t = data.draw(st.integers(0, x.shape[-2]))
+    other = x.copy()
+    other[..., t:, :] = data.draw(st.sampled_from([0.5, -1.0, np.inf, np.nan]))
+    for values, others in zip(rnn_states(*case), rnn_states(params, other, h0), strict=True):
+        assert_equal(np.asarray(others)[..., :t, :], np.asarray(values)[..., :t, :])
+
+
+@given(case=strategies.cases(), data=st.data())
+def test_permuting_nodes_permutes_states(case: Case, data: st.DataObject) -> None:
+    (wx, wh, b), x, _ = case
+    order = np.array(data.draw(st.permutations(range(len(wh)))))
+    permuted = RNNParams(wx[:, order], wh[order][:, order], None if b is None else b[order])
+    expected = jax.tree.map(lambda v: np.asarray(v)[..., order], rnn_states(case.params, x))
+    assert_close(rnn_states(permuted, x), expected, 1e-6)
+
+
+@given(strategies.cases(sizes=ONE_SIZE))
+def test_sequences_of_a_batch_do_not_meet(case: Case) -> None:
+    params, x, h0 = case
+    h0 = np.broadcast_to(np.float32(0) if h0 is None else h0, (2, 3, 4))
+    whole = np.asarray(rnn_forward(params, x, h0))
+    for i in np.ndindex(2, 3):
+        assert_close(whole[i], rnn_forward(params, x[i], h0[i]), 1e-6)
+
+
+@given(data=st.data())
+def test_a_step_broadcasts_states_against_inputs(data: st.DataObject) -> None:
+    params = data.draw(strategies.params(2, 4))
+    h, x_t = data.draw(strategies.arrays((5, 1, 4))), data.draw(strategies.arrays((3, 2)))
+    every = np.asarray(rnn_step(params, h, x_t))
+    assert every.shape == (5, 3, 4)
+    for i, j in np.ndindex(5, 3):
+        assert_close(every[i, j], rnn_step(params, h[i, 0], x_t[j]), 1e-6)
+
+
+@given(case=strategies.cases(sizes=ONE_SIZE), unroll=st.sampled_from([2, 7, True, False]))
+def test_unrolling_changes_nothing(case: Case, unroll: int | bool) -> None:
+    assert_close(rnn_forward(*case, unroll=unroll), rnn_forward(*case), 1e-6)
+    assert_close(rnn_states(*case, unroll=unroll), rnn_states(*case), 1e-6)
+
+
+@pytest.mark.parametrize("h0", [0.5, [0.5] * 4, [[0.5]], [[0.5] * 4] * 3])
+def test_h0_broadcasts(h0: Any) -> None:
+    x = np.ones((3, 5, 2), np.float32)
+    expected = rnn_forward(PARAMS, x, np.full((3, 4), 0.5, np.float32))
+    assert_equal(rnn_forward(PARAMS, x, np.array(h0, np.float32)), expected)
+
+
+# dtypes: every array in turn, and what all are computed in
+
+DTYPES = [
+    ("bfloat16", "bfloat16", "bfloat16", "bfloat16"),
+    ("float16", "float16", "float16", "float16"),
+    ("float32", "bfloat16", "bfloat16", "float32"),
+    ("bfloat16", "float32", "bfloat16", "float32"),
+    ("bfloat16", "bfloat16", "float32", "float32"),
+    ("float16", "bfloat16", "float16", "float32"),
+    ("float32", "int32", "float32", "float32"),
+    ("bfloat16", "int8", "bfloat16", "bfloat16"),
+    ("float32", "bool", "float32", "float32"),
+    ("int32", "int32", "int32", "float32"),
+    ("float64", "float64", "float64", "float32"),
+]
+DTYPES_UNDER_X64 = [
+    ("float64", "float64", "float64", "float64"),
+    ("float64", "float32", "float32", "float64"),
+    ("float32", "float64", "bfloat16", "float64"),
+    ("float32", "float32", "float64", "float64"),
+    ("float32", "int64", "float32", "float32"),
+    ("int64", "int32", "int32", "float64"),
+    ("float32", "float32", "float32", "float32"),
+    ("bfloat16", "float16", "bfloat16", "float32"),
+]
+
+
+@pytest.mark.parametrize(
+    ("of_params", "of_x", "of_h0", "expected", "x64"),
+    [(*row, False) for row in DTYPES] + [(*row, True) for row in DTYPES_UNDER_X64],
+)
+def test_dtypes_promote_as_in_jax(
+    of_params: str, of_x: str, of_h0: str, expected: str, x64: bool
+) -> None:
+    """The values too: all is computed in the dtype of the result, from the first step on."""
+
+    def array(shape: tuple[int, ...], dtype: str) -> Any:
+        values = np.resize([0, 1, -1, 1], shape) if shape else np.array(1)
+        return values.astype(jnp.dtype(dtype))
+
+    params = RNNParams(*(array(shape, of_params) for shape in ((2, 3), (3, 3), (3,))))
+    x, h0 = array((2, 4, 2), of_x), array((3,), of_h0)
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("standard"):
+        h = rnn_forward(params, x, h0)
+        states = rnn_states(params, x, h0)
+        assert h.dtype == rnn_step(params, h0, x[:, 0]).dtype == jnp.dtype(expected)
+        assert states.a.dtype == states.h.dtype == jnp.dtype(expected)
+        promoted = jax.tree.map(lambda v: jnp.asarray(v).astype(expected), (params, x, h0))
+        assert_equal(h, rnn_forward(*promoted))
+        assert_equal(states, rnn_states(*promoted))
+
+
+def test_python_scalars_do_not_widen() -> None:
+    params = jax.tree.map(lambda array: array.astype(jnp.bfloat16), PARAMS)
+    x = jnp.ones((3, 2), jnp.bfloat16)
+    assert rnn_forward(params, x, 0.5).dtype == jnp.bfloat16
+
+
+def test_numpy_arrays_and_lists_of_arrays_are_taken() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
+    expected = rnn_forward(PARAMS, jnp.asarray(x))
+    numpy_params = jax.tree.map(np.asarray, PARAMS)
+    list_params = RNNParams(*(list(array) for array in PARAMS))
+    for params in (numpy_params, list_params):
+        for sequence in (x, list(x), [list(sequence) for sequence in x], x.tolist()):
+            assert_equal(rnn_forward(params, sequence), expected)
+    assert_equal(rnn_step(list_params, [0.0] * 4, list(x[0, 0])), rnn_states(PARAMS, x).h[0, 0])

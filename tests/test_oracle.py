@@ -1,0 +1,151 @@
+"""The oracle, pinned by cases computed by hand and by finite differences, not by jaxrnn."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxrnn import RNNParams
+from jaxrnn.testing import oracle, strategies
+from tests.comparing import assert_close, assert_equal
+
+IDENTITY = oracle.Activation(lambda a: a, np.ones_like)
+CUBE = oracle.Activation(lambda a: a**3, lambda a: 3 * a**2)
+
+
+def test_the_notebooks_worked_example() -> None:
+    x = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
+    params = RNNParams(
+        np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
+        np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
+        np.ones(4),
+    )
+    expected = [[0.79494228, 0.81839002, 0.83939649, 0.85584174]]
+    np.testing.assert_array_equal(np.round(oracle.rnn_forward(params, x), 8), expected)
+
+
+# One node, one feature, two steps, activation a^3, all by hand:
+#   a_1 = 2*3 + (-1)*1 + 1 = 6        h_1 = 216
+#   a_2 = 1*3 + 216*1 + 1 = 220       h_2 = 220^3
+# and for the loss 5 h_2 + 7 a_1 + 11 h_1:
+#   ga_2 = 5 * 3 * 220^2 = 726000
+#   gh_1 = 11 + ga_2 * 1 = 726011     ga_1 = 7 + 3 * 6^2 * gh_1 = 78409195
+SCALAR = RNNParams(np.array([[3.0]]), np.array([[1.0]]), np.array([1.0]))
+
+
+def test_states_by_hand() -> None:
+    states = oracle.rnn_states(SCALAR, [[2.0], [1.0]], [-1.0], activation=CUBE)
+    assert_equal(states.a, np.array([[6.0], [220.0]]))
+    assert_equal(states.h, np.array([[216.0], [220.0**3]]))
+    last = oracle.rnn_forward(SCALAR, [[2.0], [1.0]], [-1.0], activation=CUBE)
+    assert_equal(last, np.array([220.0**3]))
+
+
+def test_gradients_by_hand() -> None:
+    got = oracle.rnn_gradients(
+        SCALAR,
+        [[2.0], [1.0]],
+        [-1.0],
+        g_last=[5.0],
+        g_a=[[7.0], [0.0]],
+        g_h=[[11.0], [0.0]],
+        activation=CUBE,
+    )
+    ga_1, ga_2 = 78409195.0, 726000.0
+    expected = oracle.Gradients(
+        RNNParams(
+            np.array([[2 * ga_1 + 1 * ga_2]]),
+            np.array([[-1 * ga_1 + 216 * ga_2]]),
+            np.array([ga_1 + ga_2]),
+        ),
+        np.array([[3 * ga_1], [3 * ga_2]]),
+        np.array([ga_1]),
+    )
+    assert_equal(got, expected)
+
+
+def test_which_axis_is_which() -> None:
+    """One step of the identity with distinct numbers: rows are where from, columns where to."""
+    params = RNNParams(
+        np.array([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]]),
+        np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]) * 1000,
+        np.array([0.25, 0.5, 0.75]),
+    )
+    h = oracle.rnn_forward(params, [[1.0, 2.0]], [1.0, 0.0, 2.0], activation=IDENTITY)
+    assert_equal(h, np.array([5 + 15000.25, 50 + 18000.5, 500 + 21000.75]))
+
+
+def test_relu_is_flat_at_zero_and_below() -> None:
+    a = np.array([-1.0, 0.0, 2.0])
+    assert_equal(oracle.RELU.function(a), np.array([0.0, 0.0, 2.0]))
+    assert_equal(oracle.RELU.derivative(a), np.array([0.0, 0.0, 1.0]))
+
+
+def test_tanh_and_its_derivative() -> None:
+    a = np.array([math.log(2.0)])
+    assert_close(oracle.TANH.function(a), np.array([0.6]), 1e-15)
+    assert_close(oracle.TANH.derivative(a), np.array([0.64]), 1e-15)
+
+
+def test_no_steps() -> None:
+    """The last state is h0 and so is its gradient."""
+    x = np.zeros((2, 0, 1))
+    assert_equal(oracle.rnn_forward(SCALAR, x, [3.0]), np.array([[3.0], [3.0]]))
+    got = oracle.rnn_gradients(SCALAR, x, [3.0], g_last=[[1.0], [10.0]])
+    assert_equal(got.h0, np.array([11.0]))
+    assert_equal(got.params, RNNParams(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)))
+
+
+@pytest.mark.parametrize("activation", [oracle.TANH, CUBE], ids=["tanh", "cube"])
+@given(data=st.data())
+def test_gradients_are_finite_differences(activation: oracle.Activation, data: Any) -> None:
+    """Of the whole loss, along a random direction in all arguments at once."""
+    case = data.draw(strategies.cases(dtype=np.float64))
+    arrays = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]
+    *batch, n_steps, _ = case.x.shape
+    n_nodes = len(case.params.wh)
+    g_last, g_a, g_h = (
+        data.draw(strategies.arrays(shape, np.float64))
+        for shape in ((*batch, n_nodes), (*batch, n_steps, n_nodes), (*batch, n_steps, n_nodes))
+    )
+    directions = [
+        None if array is None else data.draw(strategies.arrays(array.shape, np.float64))
+        for array in arrays
+    ]
+
+    def loss(step: float) -> float:
+        wx, wh, b, x, h0 = (
+            None if array is None else array + step * direction
+            for array, direction in zip(arrays, directions, strict=True)
+        )
+        params = RNNParams(wx, wh, b)
+        states = oracle.rnn_states(params, x, h0, activation=activation)
+        last = oracle.rnn_forward(params, x, h0, activation=activation)
+        return float(np.sum(g_last * last) + np.sum(g_a * states.a) + np.sum(g_h * states.h))
+
+    got = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, activation=activation)
+    slope = sum(
+        float(np.sum(gradient * direction))
+        for gradient, direction in zip((*got.params, got.x, got.h0), directions, strict=True)
+        if gradient is not None and direction is not None
+    )
+    step = 1e-5
+    difference = (loss(step) - loss(-step)) / (2 * step)
+    assert slope == pytest.approx(difference, rel=1e-6, abs=1e-6)
+
+
+def test_gradient_by_h0_has_the_shape_of_h0() -> None:
+    x, g = np.ones((2, 3, 4, 1)), np.arange(6.0).reshape(2, 3, 1)
+    full = oracle.rnn_gradients(SCALAR, x, np.zeros((2, 3, 1)), g_last=g).h0
+    assert_equal(oracle.rnn_gradients(SCALAR, x, g_last=g).h0, full)
+    for h0, expected in [
+        (np.zeros(()), full.sum()),
+        (np.zeros(1), full.sum(axis=(0, 1))),
+        (np.zeros((3, 1)), full.sum(axis=0)),
+        (np.zeros((1, 3, 1)), full.sum(axis=0, keepdims=True)),
+        (np.zeros((2, 1, 1)), full.sum(axis=1, keepdims=True)),
+    ]:
+        assert_close(oracle.rnn_gradients(SCALAR, x, h0, g_last=g).h0, expected, 1e-15)

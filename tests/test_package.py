@@ -1,0 +1,29 @@
+"""What `import jaxrnn` gives, and what it does not pull in."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import jaxrnn
+
+
+def test_public_names() -> None:
+    assert sorted(jaxrnn.__all__) == jaxrnn.__all__
+    for name in jaxrnn.__all__:
+        assert getattr(jaxrnn, name).__doc__, f"{name} has no docstring"
+
+
+def test_version_is_the_installed_one() -> None:
+    assert metadata.version("jaxrnn") == jaxrnn.__version__
+
+
+def test_import_needs_jax_and_numpy_alone() -> None:
+    script = """
+import sys, jax
+before = set(sys.modules)
+import jaxrnn
+print(*(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    new = {name.split(".")[0] for name in run.stdout.split()}
+    assert new - {"jax", "numpy"} == {"jaxrnn"}

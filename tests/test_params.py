@@ -1,0 +1,143 @@
+"""init_params: what it draws, for which sizes and types, and what it refuses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn.initializers import glorot_uniform, orthogonal, truncated_normal, zeros
+
+from jaxrnn import RNNParams, init_params
+
+KEY = jax.random.key(0)
+
+
+def test_default_is_the_notebooks() -> None:
+    wx, wh, b = init_params(KEY, 300, 200)
+    assert wx.shape == (300, 200)
+    assert wh.shape == (200, 200)
+    np.testing.assert_array_equal(b, np.ones(200, np.float32))
+    for weights in (wx, wh):
+        assert weights.dtype == jnp.float32
+        assert abs(float(np.mean(weights))) < 5 * 0.01 / 200
+        assert float(np.std(weights)) == pytest.approx(0.01, rel=0.02)
+    assert not np.array_equal(wx[:200], wh), "the two weight matrices share their random numbers"
+
+
+@pytest.mark.parametrize("n_features", [0, 1, 5])
+@pytest.mark.parametrize("n_nodes", [1, 4])
+def test_shapes(n_features: int, n_nodes: int) -> None:
+    params = init_params(KEY, n_features, n_nodes)
+    assert [np.shape(array) for array in params] == [
+        (n_features, n_nodes),
+        (n_nodes, n_nodes),
+        (n_nodes,),
+    ]
+
+
+def test_each_initialiser_makes_its_own_array() -> None:
+    params = init_params(
+        KEY, 3, 4, wx_init=glorot_uniform(), wh_init=orthogonal(), b_init=truncated_normal(2.0)
+    )
+    wx_key, wh_key, b_key = jax.random.split(KEY, 3)
+    expected = RNNParams(
+        glorot_uniform()(wx_key, (3, 4), jnp.float32),
+        orthogonal()(wh_key, (4, 4), jnp.float32),
+        truncated_normal(2.0)(b_key, (4,), jnp.float32),
+    )
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_no_bias() -> None:
+    assert init_params(KEY, 2, 3, b_init=None).b is None
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_narrow_types_are_rounded_from_float32(dtype: Any) -> None:
+    narrow = init_params(KEY, 3, 5, wh_init=orthogonal(), dtype=dtype)
+    wide = init_params(KEY, 3, 5, wh_init=orthogonal())
+    for array, wide_array in zip(narrow, wide, strict=True):
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, wide_array.astype(dtype))
+
+
+def test_float64_is_drawn_in_float64() -> None:
+    with jax.enable_x64(True):
+        assert init_params(KEY, 2, 3).wx.dtype == jnp.float64
+        params = init_params(KEY, 2, 8, wh_init=orthogonal(), dtype=jnp.float64)
+        np.testing.assert_allclose(params.wh @ params.wh.T, np.eye(8), rtol=0, atol=1e-14)
+        assert init_params(KEY, 2, 3, dtype=jnp.float32).wx.dtype == jnp.float32
+
+
+def test_float64_without_x64_warns_as_jax_does() -> None:
+    with pytest.warns(UserWarning, match="float64 .* truncated to dtype float32"):
+        init_params(KEY, 2, 3, dtype=np.float64)
+
+
+@pytest.mark.parametrize("wh_init", [jax.nn.initializers.normal(0.01), orthogonal()])
+def test_vmap_over_keys_is_a_stack_of_the_sets(wh_init: Any) -> None:
+    keys = jax.random.split(KEY, 5)
+    stack = jax.vmap(lambda key: init_params(key, 3, 4, wh_init=wh_init))(keys)
+    singles = [init_params(key, 3, 4, wh_init=wh_init) for key in keys]
+    assert isinstance(stack, RNNParams)
+    jax.tree.map(
+        np.testing.assert_array_equal, stack, jax.tree.map(lambda *a: np.stack(a), *singles)
+    )
+
+
+def test_works_under_jit_and_with_legacy_keys() -> None:
+    jitted = jax.jit(lambda key: init_params(key, 3, 4))
+    for array, expected in zip(jitted(KEY), init_params(KEY, 3, 4), strict=True):
+        np.testing.assert_array_max_ulp(array, expected, maxulp=1)  # XLA reorders 0.01 * sqrt(2)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        init_params(jax.random.PRNGKey(0), 3, 4),
+        init_params(jax.random.key(0), 3, 4),
+    )
+
+
+BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception], str]] = {
+    "no key": ((None, 2, 3), {}, TypeError, "key must be one JAX PRNG key.* but is None"),
+    "stack of keys": (
+        (jax.random.split(KEY, 2), 2, 3),
+        {},
+        TypeError,
+        r"key must be one JAX PRNG key, .* but is Array\(\(2,\)(.|\n)*jax.vmap",
+    ),
+    "float size": ((KEY, 2.0, 3), {}, TypeError, "n_features must be an integer, but is 2.0"),
+    "negative size": ((KEY, -1, 3), {}, ValueError, "n_features must be at least 0, but is -1"),
+    "no nodes": ((KEY, 2, 0), {}, ValueError, "n_nodes must be at least 1, but is 0"),
+    "number as initialiser": (
+        (KEY, 2, 3),
+        {"wx_init": 0.01},
+        TypeError,
+        r"wx_init must be a callable \(key, shape, dtype\) -> array, but is 0.01",
+    ),
+    "no initialiser": ((KEY, 2, 3), {"wh_init": None}, TypeError, "wh_init .* but is None"),
+    "initialiser of another shape": (
+        (KEY, 2, 3),
+        {"b_init": lambda key, shape, dtype: zeros(key, (7,), dtype)},
+        ValueError,
+        r"b_init must return shape \(3,\), but returned \(7,\)",
+    ),
+    "integer type": (
+        (KEY, 2, 3),
+        {"dtype": int},
+        TypeError,
+        "dtype .* floating type, but is <class 'int'>",
+    ),
+    "complex type": ((KEY, 2, 3), {"dtype": "complex64"}, TypeError, "dtype .* but is 'complex64'"),
+    "no type": ((KEY, 2, 3), {"dtype": None}, TypeError, "dtype must .* but is None"),
+    "unknown type": ((KEY, 2, 3), {"dtype": "wide"}, TypeError, "dtype must .* but is 'wide'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"), BAD_CALLS.values(), ids=BAD_CALLS
+)
+def test_bad_calls(
+    arguments: tuple[Any, Any, Any], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        init_params(*arguments, **options)

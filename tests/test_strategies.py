@@ -1,0 +1,94 @@
+"""The strategies keep the promises of their docstrings."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+from jaxrnn.testing import strategies
+from jaxrnn.testing.strategies import SIZES, Case, Sizes
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
+@given(data=st.data())
+def test_values_are_exact_in_every_float_type(dtype: Any, data: st.DataObject) -> None:
+    case = data.draw(strategies.cases(dtype=dtype))
+    for array in (*case.params, case.x, case.h0):
+        if array is not None:
+            assert array.dtype == dtype
+            values = np.asarray(array, np.float64)
+            assert np.all(np.abs(values) <= 1.0)
+    for array in (case.params.b, case.x, case.h0):
+        if array is not None:
+            sixteenths = np.asarray(array, np.float64) * 16
+            np.testing.assert_array_equal(sixteenths, np.round(sixteenths))
+
+
+@given(strategies.cases())
+def test_networks_do_not_amplify(case: Case) -> None:
+    for weights in (case.params.wx, case.params.wh):
+        assert np.all(np.abs(weights).sum(axis=0) <= 1.0)
+
+
+@given(case=strategies.cases(sizes=st.just(Sizes((2, 1), 3, 4, 5))))
+def test_shapes_follow_the_sizes(case: Case) -> None:
+    wx, wh, b = case.params
+    assert (wx.shape, wh.shape) == ((4, 5), (5, 5))
+    assert b is None or b.shape == (5,)
+    assert case.x.shape == (2, 1, 3, 4)
+    assert case.h0 is None or case.h0.shape in [(5,), (2, 1, 5)]
+
+
+def test_the_table_of_sizes_has_every_corner() -> None:
+    batches = [np.prod(sizes.batch, dtype=int) for sizes in SIZES]
+    assert {0, 1} < set(batches)
+    assert any(len(sizes.batch) > 1 for sizes in SIZES)
+    assert {0, 1} < {sizes.n_steps for sizes in SIZES}
+    assert {0, 1} < {sizes.n_features for sizes in SIZES}
+    assert 1 in {sizes.n_nodes for sizes in SIZES}
+    assert any(1 < sizes.n_features != sizes.n_nodes > 1 for sizes in SIZES)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        lambda case: case.params.b is None,
+        lambda case: case.params.b is not None,
+        lambda case: case.h0 is None,
+        lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
+        lambda case: case.h0 is not None and case.h0.ndim == 3,
+        lambda case: np.min(case.x, initial=0.0) == -1.0,
+        lambda case: np.any(case.params.wh < 0.0),
+    ],
+    ids=["no bias", "bias", "no h0", "shared h0", "full h0", "least input", "negative weight"],
+)
+def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
+    unshrunk = settings(database=None, phases=[Phase.generate], max_examples=1000)
+    assert wanted(find(strategies.cases(), wanted, settings=unshrunk))
+
+
+def test_cases_shrink_to_the_smallest() -> None:
+    case = find(strategies.cases(), lambda case: case.x.size > 0, settings=settings(database=None))
+    assert case.x.shape == (1, 1)
+    assert case.params.b is None
+    assert case.h0 is None
+
+
+def test_without_hypothesis_the_error_names_the_extra() -> None:
+    """And the rest of the package, the oracle with it, does not ask for it."""
+    script = """
+import sys
+sys.modules["hypothesis"] = None
+import jaxrnn, jaxrnn.testing.oracle
+try:
+    from jaxrnn.testing import strategies
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'jaxrnn[testing]'" in run.stdout

@@ -1,0 +1,181 @@
+"""The functions inside JAX's transformations, and how often they are traced."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxrnn import RNNParams, init_params, rnn_forward, rnn_states, rnn_step
+from jaxrnn.testing import strategies
+from jaxrnn.testing.strategies import SIZES, Case
+from tests.comparing import assert_close
+
+INIT = {"wx_init": jax.nn.initializers.normal(0.5), "wh_init": jax.nn.initializers.orthogonal()}
+N_SETS = 3
+PARAM_SETS = jax.vmap(lambda key: init_params(key, 2, 4, **INIT))(
+    jax.random.split(jax.random.key(0), N_SETS)
+)
+PARAMS = jax.tree.map(lambda sets: sets[0], PARAM_SETS)
+X = jax.random.normal(jax.random.key(1), (5, 6, 2))
+H0 = jax.random.normal(jax.random.key(2), (5, 4))
+
+
+def step(params: RNNParams, x: jax.Array, h0: jax.Array) -> jax.Array:
+    return rnn_step(params, h0, x[..., 0, :])
+
+
+def gradient(params: RNNParams, x: jax.Array, h0: jax.Array) -> Any:
+    return jax.grad(lambda *args: jnp.sum(rnn_forward(*args) ** 2), argnums=(0, 1, 2))(
+        params, x, h0
+    )
+
+
+over_functions = pytest.mark.parametrize("function", [step, rnn_forward, rnn_states, gradient])
+
+
+def one(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda array: array[i], tree)
+
+
+@over_functions
+@pytest.mark.parametrize(
+    "mapped",
+    ["params", "x", "h0", "params x", "params h0", "x h0", "params x h0"],
+)
+def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
+    """Over each argument, alone and together; what is not mapped is shared."""
+    size = N_SETS if "params" in mapped else 5
+    stacked = {"params": PARAM_SETS, "x": X[:size], "h0": H0[:size]}
+    shared = {"params": PARAMS, "x": X[0], "h0": H0[0]}
+    args = [(stacked if name in mapped.split() else shared)[name] for name in shared]
+    axes = [0 if name in mapped.split() else None for name in shared]
+    out = jax.vmap(function, in_axes=axes)(*args)
+    for i in range(size):
+        single = [one(a, i) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
+        assert_close(one(out, i), function(*single), 1e-6)
+
+
+@over_functions
+def test_nested_vmap_is_every_pair(function: Callable[..., Any]) -> None:
+    over_x = jax.vmap(function, in_axes=(None, 0, 0))
+    out = jax.vmap(over_x, in_axes=(0, None, None))(PARAM_SETS, X, H0)
+    for i, j in np.ndindex(N_SETS, 5):
+        assert_close(one(one(out, i), j), function(one(PARAM_SETS, i), X[j], H0[j]), 1e-6)
+
+
+def test_vmap_over_the_weights_alone() -> None:
+    """A sweep over one of the parameters, and over an axis that is not the first."""
+    wh = jnp.stack([gain * PARAMS.wh for gain in (0.5, 1.0, 1.5)], axis=-1)
+    sweep = jax.vmap(rnn_forward, in_axes=(RNNParams(None, 2, None), None))
+    out = sweep(PARAMS._replace(wh=wh), X)
+    for i in range(3):
+        assert_close(out[i], rnn_forward(PARAMS._replace(wh=wh[..., i]), X), 1e-6)
+
+
+def in_scan(function: Callable[..., Any]) -> Callable[..., Any]:
+    def body(count: int, args: Any) -> tuple[int, Any]:
+        return count + 1, function(*args)
+
+    return lambda *args: one(jax.lax.scan(body, 0, stack_of_two(args))[1], 1)
+
+
+def in_map(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: one(jax.lax.map(lambda each: function(*each), stack_of_two(args)), 1)
+
+
+def stack_of_two(tree: Any) -> Any:
+    return jax.tree.map(lambda array: jnp.stack([jnp.zeros_like(array), array]), tree)
+
+
+@over_functions
+@pytest.mark.parametrize(
+    "transform",
+    [jax.jit, jax.checkpoint, lambda f: jax.jit(jax.checkpoint(jax.jit(f))), in_scan, in_map],
+    ids=["jit", "checkpoint", "jit of checkpoint of jit", "scan", "map"],
+)
+def test_transformed_is_plain(
+    function: Callable[..., Any], transform: Callable[..., Callable[..., Any]]
+) -> None:
+    assert_close(transform(function)(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
+
+
+def test_inside_the_loop_of_a_caller() -> None:
+    """Feeding the last state of one segment to the next, in a scan: the whole sequence."""
+
+    def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+        return rnn_forward(PARAMS, x, h), None
+
+    segments = X.reshape(5, 3, 2, 2).swapaxes(0, 1)
+    assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
+
+
+@given(strategies.cases(sizes=st.sampled_from([s for s in SIZES if s.n_steps > 0])))
+def test_jit_is_eager(case: Case) -> None:
+    """JAX itself refuses a scan of no steps under `jax.disable_jit`."""
+    with jax.disable_jit():
+        last, states = rnn_forward(*case), rnn_states(*case)
+    assert_close(last, rnn_forward(*case), 1e-6)
+    assert_close(states, rnn_states(*case), 1e-6)
+
+
+@over_functions
+def test_exported_and_loaded(function: Callable[..., Any]) -> None:
+    exported = jax.export.export(jax.jit(function))(PARAMS, X, H0)
+    loaded = jax.export.deserialize(exported.serialize())
+    assert_close(loaded.call(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
+
+
+@pytest.mark.parametrize("function", [step, rnn_forward, rnn_states])
+def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
+    batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
+    struct = jax.ShapeDtypeStruct
+    exported = jax.export.export(jax.jit(function))(
+        PARAMS, struct((batch, n_steps, 2), jnp.float32), struct((batch, 4), jnp.float32)
+    )
+    loaded = jax.export.deserialize(exported.serialize())
+    for size, steps in [(5, 6), (1, 1), (3, 2)]:
+        args = PARAMS, X[:size, :steps], H0[:size]
+        assert_close(loaded.call(*args), function(*args), 1e-6)
+
+
+class CountingTanh:
+    """A tanh that counts how often it is traced."""
+
+    def __init__(self) -> None:
+        self.n_traces = 0
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        self.n_traces += 1
+        return jnp.tanh(a)
+
+
+CALLS: dict[str, Callable[..., Callable[..., Any]]] = {
+    "step": lambda f: lambda params, x, h0: rnn_step(params, h0, x[:, 0], activation=f),
+    "forward": lambda f: lambda *args: rnn_forward(*args, activation=f),
+    "states": lambda f: lambda *args: rnn_states(*args, activation=f),
+    "jit": lambda f: jax.jit(lambda *args: rnn_forward(*args, activation=f)),
+    "jit of grad": lambda f: jax.jit(
+        jax.grad(lambda *args: jnp.sum(rnn_forward(*args, activation=f)))
+    ),
+    "jit of vmap": lambda f: jax.jit(
+        jax.vmap(lambda *args: rnn_forward(*args, activation=f), in_axes=(None, 0, 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_second_call_traces_nothing(call: Callable[..., Callable[..., Any]]) -> None:
+    activation = CountingTanh()
+    function = call(activation)
+    function(PARAMS, X, H0)
+    n_traces = activation.n_traces
+    assert n_traces > 0
+    function(one(PARAM_SETS, 1), X - 1.0, H0 + 1.0)
+    assert activation.n_traces == n_traces, "the same shapes were traced again"
+    function(init_params(jax.random.key(0), 2, 7), X, jnp.zeros((5, 7)))
+    assert activation.n_traces > n_traces, "other shapes must be traced"
