@@ -93,7 +93,7 @@ def train_ensemble(
     def loss(model: Forecaster) -> jax.Array:
         return jnp.sum(weights * (forecast(model, series[:-1]) - series[1:]) ** 2) / weights.sum()
 
-    def update(adam: Any, i: jax.Array) -> tuple[Any, None]:
+    def update(adam: Any, i: Any) -> tuple[Any, None]:
         return update_adam(i, jax.grad(loss)(model_of(adam)), adam), None
 
     def advance(adam: Any, first: int) -> tuple[Any, jax.Array]:

@@ -1,5 +1,6 @@
 """What the numerical tests share: the precisions, the activations, the comparison."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,14 +23,19 @@ over_activations = pytest.mark.parametrize(
 
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
     """The same tree, the same shapes, and values within an absolute and relative tolerance."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for got, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    for got, wanted in _pairs(actual, expected):
         assert np.shape(got) == np.shape(wanted)
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
 
 
 def assert_equal(actual: Any, expected: Any) -> None:
     """The same tree, the same dtypes and shapes, and the same values to the last bit."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for got, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    for got, wanted in _pairs(actual, expected):
         np.testing.assert_array_equal(got, wanted, strict=True)
+
+
+def _pairs(actual: Any, expected: Any) -> Iterator[tuple[Any, Any]]:
+    leaves, structure = jax.tree.flatten(actual)
+    leaves_expected, structure_expected = jax.tree.flatten(expected)
+    assert str(structure) == str(structure_expected)
+    return zip(leaves, leaves_expected, strict=True)

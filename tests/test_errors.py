@@ -12,7 +12,7 @@ import pytest
 from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
 
 WX, WH, B = np.ones((2, 4), np.float32), np.ones((4, 4), np.float32), np.ones(4, np.float32)
-PARAMS = RNNParams(WX, WH, B)
+PARAMS: Any = RNNParams(WX, WH, B)
 X = np.ones((3, 5, 2), np.float32)
 
 

@@ -227,11 +227,14 @@ def test_python_scalars_do_not_widen() -> None:
 
 
 def test_numpy_arrays_and_lists_of_arrays_are_taken() -> None:
-    x = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
+    x: Any = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
     expected = rnn_forward(PARAMS, jnp.asarray(x))
     numpy_params = jax.tree.map(np.asarray, PARAMS)
-    list_params = RNNParams(*(list(array) for array in PARAMS))
+    list_params: Any = jax.tree.map(list, PARAMS)
+    h: Any = [0.0] * 4
     for params in (numpy_params, list_params):
-        for sequence in (x, list(x), [list(sequence) for sequence in x], x.tolist()):
-            assert_equal(rnn_forward(params, sequence), expected)
-    assert_equal(rnn_step(list_params, [0.0] * 4, list(x[0, 0])), rnn_states(PARAMS, x).h[0, 0])
+        forms: Any = (x, list(x), [list(sequence) for sequence in x], x.tolist())
+        for form in forms:
+            assert_equal(rnn_forward(params, form), expected)
+    x_t: Any = list(x[0, 0])
+    assert_equal(rnn_step(list_params, h, x_t), rnn_states(PARAMS, x).h[0, 0])

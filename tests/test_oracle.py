@@ -104,24 +104,24 @@ def test_no_steps() -> None:
 def test_gradients_are_finite_differences(activation: oracle.Activation, data: Any) -> None:
     """Of the whole loss, along a random direction in all arguments at once."""
     case = data.draw(strategies.cases(dtype=np.float64))
-    arrays = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]
+    arrays: Any = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]
     *batch, n_steps, _ = case.x.shape
     n_nodes = len(case.params.wh)
     g_last, g_a, g_h = (
         data.draw(strategies.arrays(shape, np.float64))
         for shape in ((*batch, n_nodes), (*batch, n_steps, n_nodes), (*batch, n_steps, n_nodes))
     )
-    directions = [
+    directions: Any = [
         None if array is None else data.draw(strategies.arrays(array.shape, np.float64))
         for array in arrays
     ]
 
     def loss(step: float) -> float:
-        wx, wh, b, x, h0 = (
+        moved: Any = [
             None if array is None else array + step * direction
             for array, direction in zip(arrays, directions, strict=True)
-        )
-        params = RNNParams(wx, wh, b)
+        ]
+        params, x, h0 = RNNParams(*moved[:3]), moved[3], moved[4]
         states = oracle.rnn_states(params, x, h0, activation=activation)
         last = oracle.rnn_forward(params, x, h0, activation=activation)
         return float(np.sum(g_last * last) + np.sum(g_a * states.a) + np.sum(g_h * states.h))

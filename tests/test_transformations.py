@@ -15,12 +15,15 @@ from jaxrnn.testing import strategies
 from jaxrnn.testing.strategies import SIZES, Case
 from tests.comparing import assert_close
 
-INIT = {"wx_init": jax.nn.initializers.normal(0.5), "wh_init": jax.nn.initializers.orthogonal()}
+INIT: Any = {
+    "wx_init": jax.nn.initializers.normal(0.5),
+    "wh_init": jax.nn.initializers.orthogonal(),
+}
 N_SETS = 3
 PARAM_SETS = jax.vmap(lambda key: init_params(key, 2, 4, **INIT))(
     jax.random.split(jax.random.key(0), N_SETS)
 )
-PARAMS = jax.tree.map(lambda sets: sets[0], PARAM_SETS)
+PARAMS: Any = jax.tree.map(lambda sets: sets[0], PARAM_SETS)
 X = jax.random.normal(jax.random.key(1), (5, 6, 2))
 H0 = jax.random.normal(jax.random.key(2), (5, 4))
 
@@ -71,7 +74,7 @@ def test_nested_vmap_is_every_pair(function: Callable[..., Any]) -> None:
 def test_vmap_over_the_weights_alone() -> None:
     """A sweep over one of the parameters, and over an axis that is not the first."""
     wh = jnp.stack([gain * PARAMS.wh for gain in (0.5, 1.0, 1.5)], axis=-1)
-    sweep = jax.vmap(rnn_forward, in_axes=(RNNParams(None, 2, None), None))
+    sweep = jax.vmap(rnn_forward, in_axes=(PARAMS._replace(wx=None, wh=2, b=None), None))
     out = sweep(PARAMS._replace(wh=wh), X)
     for i in range(3):
         assert_close(out[i], rnn_forward(PARAMS._replace(wh=wh[..., i]), X), 1e-6)
@@ -133,7 +136,7 @@ def test_exported_and_loaded(function: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("function", [step, rnn_forward, rnn_states])
 def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
     batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
-    struct = jax.ShapeDtypeStruct
+    struct: Any = jax.ShapeDtypeStruct
     exported = jax.export.export(jax.jit(function))(
         PARAMS, struct((batch, n_steps, 2), jnp.float32), struct((batch, 4), jnp.float32)
     )

@@ -1,0 +1,35 @@
+"""README.md: its code blocks run, and what it says of them is so."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_every_block_is_found() -> None:
+    """None is hidden from the tests by another way to mark it, and a reader can copy each."""
+    assert README.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", README, re.MULTILINE))
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_block_runs(block: str) -> None:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_figures_are_what_the_demonstration_prints() -> None:
+    command = [sys.executable, "-m", "jaxrnn"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = re.findall(r"^    (\w.*?) {2,}([\d.]+)$", README, flags=re.MULTILINE)
+    assert len(rows) == 4
+    for name, figure in rows:
+        found = re.search(rf"^  {re.escape(name)} +([\d.]+)$", printed, flags=re.MULTILINE)
+        assert found, name
+        assert float(figure) == pytest.approx(float(found[1]), rel=0.01)
