@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,20 +17,39 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_whole_demonstration() -> None:
+@pytest.fixture(scope="module")
+def printed() -> str:
     done = run()
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_worked_example_stands_beside_the_notebooks_numbers(printed: str) -> None:
     digits = "0.79494228 0.81839002 0.83939649 0.85584174"
-    assert re.search(rf"notebook +{digits}\n +float64 +{digits}\n", done.stdout)
-    progress = re.findall(r"^ +(\d+) +[\d.]+ +[\d.]+$", done.stdout, flags=re.MULTILINE)
+    assert re.search(rf"notebook +{digits}\n +float64 +{digits}\n", printed)
+
+
+def test_progress_is_shown(printed: str) -> None:
+    progress = re.findall(r"^ +(\d+) +[\d.]+ +[\d.]+$", printed, flags=re.MULTILINE)
     assert [int(n) for n in progress] == list(range(20, 301, 20))
-    errors = {
-        name: float(re.search(rf"{name}.* ([\d.]+)\n", done.stdout)[1])  # type: ignore[index]
-        for name in ("persistence", "linear autoregression", "the ensemble's mean")
-    }
-    assert errors["persistence"] == pytest.approx(31.78, abs=0.01)
-    assert errors["the ensemble's mean"] < 0.75 * errors["persistence"]
-    assert errors["linear autoregression"] < 0.75 * errors["persistence"]
+
+
+def test_the_ensemble_is_clearly_better_than_persistence(printed: str) -> None:
+    errors = dict(re.findall(r"^  (\w.*?)  +([\d.]+)$", printed, flags=re.MULTILINE))
+    persistence = float(errors["persistence (the year before)"])
+    assert persistence == pytest.approx(31.78, abs=0.01)
+    assert float(errors["the ensemble's mean"]) < 0.75 * persistence
+    assert float(errors["linear autoregression"]) < 0.75 * persistence
+
+
+def test_the_readme_gives_the_figures_printed(printed: str) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    rows = re.findall(r"^    (\w.*?) {2,}([\d.]+)$", readme, flags=re.MULTILINE)
+    assert len(rows) == 4
+    for name, figure in rows:
+        found = re.search(rf"^  {re.escape(name)} +([\d.]+)$", printed, flags=re.MULTILINE)
+        assert found, name
+        assert float(figure) == pytest.approx(float(found[1]), rel=0.01)
 
 
 def test_help() -> None:

@@ -13,8 +13,8 @@ from jax.test_util import check_grads
 
 from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
-from jaxrnn.testing.strategies import Case, Sizes
-from tests.comparing import assert_close, over_activations, over_precisions
+from jaxrnn.testing.strategies import SIZES, Case, Sizes
+from tests.comparing import assert_close, over_numerics
 
 ONE_SIZE = st.just(Sizes((2,), 3, 2, 3))
 RANDOM = np.random.default_rng(0)
@@ -24,7 +24,7 @@ X, H0 = RANDOM.uniform(-1.0, 1.0, (2, 3, 2)), RANDOM.uniform(-1.0, 1.0, (2, 3))
 
 
 @partial(jax.jit, static_argnames="activation")
-def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any) -> Any:
+def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any = jnp.tanh) -> Any:
     """The gradients by params, x and h0 of a loss that weighs all that the network returns."""
 
     def loss(params: RNNParams, x: Any, h0: Any) -> jax.Array:
@@ -35,19 +35,19 @@ def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any) -> A
     return jax.grad(loss, argnums=(0, 1) if case.h0 is None else (0, 1, 2))(*case)
 
 
-@over_precisions
-@over_activations
+@over_numerics
 @given(data=st.data())
 def test_gradients_are_the_oracles(
-    dtype: Any, tolerance: float, activation: Any, in_oracle: Any, data: st.DataObject
+    dtype: Any, tolerance: float, options: Any, in_oracle: Any, data: st.DataObject
 ) -> None:
-    case = data.draw(strategies.cases(dtype=dtype))
+    sizes = st.sampled_from([SIZES[0], SIZES[1], SIZES[-1]])
+    case = data.draw(strategies.cases(sizes=sizes, dtype=dtype))
     *batch, n_steps, _ = case.x.shape
     n_nodes = len(case.params.wh)
     g_last = data.draw(strategies.arrays((*batch, n_nodes), dtype))
     g_a, g_h = data.draw(strategies.arrays((2, *batch, n_steps, n_nodes), dtype))
     with jax.enable_x64(dtype == np.float64):
-        actual = gradients(case, g_last, g_a, g_h, activation)
+        actual = gradients(case, g_last, g_a, g_h, **options)
     expected = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle)
     assert_close(actual, tuple(expected[: len(actual)]), tolerance)
 
@@ -61,12 +61,18 @@ def test_forward_and_reverse_mode_are_adjoint(run: Any, data: st.DataObject) -> 
     case = case._replace(h0=data.draw(h0))
     u = jax.tree.map(lambda v: data.draw(strategies.arrays(v.shape, np.float64)), case)
     with jax.enable_x64(True):
-        out, jvp = jax.jvp(run, tuple(case), tuple(u))
-        linear = jax.linearize(run, *case)[1](*u)
+        out = jax.eval_shape(run, *case)
         v = jax.tree.map(lambda o: data.draw(strategies.arrays(o.shape, np.float64)), out)
-        vjp = jax.vjp(run, *case)[1](v)
+        jvp, linear, vjp = derivatives(run, tuple(case), tuple(u), v)
     assert_close(linear, jvp, 1e-12)
     assert_close(_inner(v, jvp), _inner(vjp, tuple(u)), 1e-12)
+
+
+@partial(jax.jit, static_argnames="run")
+def derivatives(run: Any, primals: Any, u: Any, v: Any) -> Any:
+    """J u in two ways, and J^T v."""
+    jvp = jax.jvp(run, primals, u)[1]
+    return jvp, jax.linearize(run, *primals)[1](*u), jax.vjp(run, *primals)[1](v)
 
 
 def _inner(left: Any, right: Any) -> float:
@@ -82,6 +88,7 @@ def _inner(left: Any, right: Any) -> float:
 def test_finite_differences_to_second_order(activation: Any, params: RNNParams) -> None:
     """Both modes and their mixtures, for an activation that the oracle does not know too."""
 
+    @jax.jit
     def returned(*args: Any) -> Any:
         return rnn_states(*args, activation=activation)
 
@@ -95,13 +102,13 @@ def test_hessians_agree_in_every_mixture_of_modes() -> None:
 
     with jax.enable_x64(True):
         wh = PARAMS.wh
-        hessian = jax.hessian(loss)(wh)
+        hessian = jax.jit(jax.hessian(loss))(wh)
         assert np.ptp(hessian) > 0.01
         for outer in (jax.jacfwd, jax.jacrev):
             for inner in (jax.jacfwd, jax.jacrev):
-                assert_close(outer(inner(loss))(wh), hessian, 1e-12)
+                assert_close(jax.jit(outer(inner(loss)))(wh), hessian, 1e-12)
         direction = np.arange(9.0).reshape(3, 3)
-        product = jax.jvp(jax.grad(loss), (wh,), (direction,))[1]
+        product = jax.jit(lambda v: jax.jvp(jax.grad(loss), (wh,), (v,))[1])(direction)
         assert_close(product, np.einsum("ijkl,kl->ij", hessian, direction), 1e-11)
 
 

@@ -74,7 +74,7 @@ def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
 
 def test_cases_shrink_to_the_smallest() -> None:
     case = find(strategies.cases(), lambda case: case.x.size > 0, settings=settings(database=None))
-    assert case.x.shape == (1, 1)
+    assert case.x.shape == (1, 2)
     assert case.params.b is None
     assert case.h0 is None
 

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_states, rnn_step
-from jaxrnn.testing import strategies
-from jaxrnn.testing.strategies import SIZES, Case
-from tests.comparing import assert_close
+from jaxrnn.testing.strategies import Case
+from tests.comparing import assert_close, cases_of_one_shape
 
 INIT: Any = {
     "wx_init": jax.nn.initializers.normal(0.5),
@@ -117,7 +115,7 @@ def test_inside_the_loop_of_a_caller() -> None:
     assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
 
 
-@given(strategies.cases(sizes=st.sampled_from([s for s in SIZES if s.n_steps > 0])))
+@given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
     """JAX itself refuses a scan of no steps under `jax.disable_jit`."""
     with jax.disable_jit():
