@@ -33,7 +33,7 @@ class Peer(NamedTuple):
     gradient: Callable[[], Any] | None
 
 
-def network(cell: Cell) -> tuple[RNNParams, jax.Array]:
+def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
     """Parameters that neither explode nor die out, and inputs of unit variance."""
     params_key, x_key = jax.random.split(jax.random.key(0))
     params = init_params(
@@ -42,15 +42,15 @@ def network(cell: Cell) -> tuple[RNNParams, jax.Array]:
     return params, jax.random.normal(x_key, (cell.batch, cell.n_steps, cell.n_features))
 
 
-def jaxrnn(params: RNNParams, x: jax.Array) -> Peer:
+def jaxrnn(params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package itself."""
     return _of_jax(rnn_forward, params, x)
 
 
-def plain_scan(params: RNNParams, x: jax.Array) -> Peer:
+def plain_scan(params: RNNParams[Any], x: jax.Array) -> Peer:
     """What one writes by hand, which the JAX libraries amount to as well."""
 
-    def run(params: RNNParams, x: jax.Array) -> jax.Array:
+    def run(params: RNNParams[Any], x: jax.Array) -> jax.Array:
         wx, wh, b = jax.tree.leaves(params)
 
         def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, None]:
@@ -62,7 +62,7 @@ def plain_scan(params: RNNParams, x: jax.Array) -> Peer:
     return _of_jax(run, params, x)
 
 
-def numpy_loop(params: RNNParams, x: jax.Array) -> Peer:
+def numpy_loop(params: RNNParams[Any], x: jax.Array) -> Peer:
     """The notebook's loop over the steps, in float32."""
     wx, wh, b = (np.asarray(array) for array in params)
     x_numpy = np.asarray(x)
@@ -79,13 +79,13 @@ def numpy_loop(params: RNNParams, x: jax.Array) -> Peer:
 PEERS = {"jaxrnn": jaxrnn, "plain scan": plain_scan, "NumPy loop": numpy_loop}
 
 
-def expected(params: RNNParams, x: jax.Array) -> tuple[Any, RNNParams]:
+def expected(params: RNNParams[Any], x: jax.Array) -> tuple[Any, RNNParams[Any]]:
     """The oracle's forward and gradient."""
     h = oracle.rnn_forward(params, np.asarray(x))
     return h, oracle.rnn_gradients(params, np.asarray(x), g_last=h).params
 
 
-def _of_jax(run: Callable[..., jax.Array], params: RNNParams, x: jax.Array) -> Peer:
+def _of_jax(run: Callable[..., jax.Array], params: RNNParams[Any], x: jax.Array) -> Peer:
     forward = jax.jit(run)
     gradient = jax.jit(jax.grad(lambda params, x: 0.5 * jnp.sum(run(params, x) ** 2)))
     return Peer(

@@ -31,7 +31,7 @@ FloatArray = NDArray[np.floating[Any]]
 class Forecaster(NamedTuple):
     """A network, its trainable initial state, and a linear readout of its states."""
 
-    rnn: RNNParams
+    rnn: RNNParams[jax.Array]
     h0: jax.Array
     readout: jax.Array
 
@@ -157,7 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jaxrnn", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the ensemble (default: 0)")
     parser.add_argument(
-        "--members", type=_positive, default=16, help="networks in the ensemble (default: 16)"
+        "--members",
+        type=positive_integer,
+        default=16,
+        help="networks in the ensemble (default: 16)",
     )
     options = parser.parse_args(arguments)
     if not run_worked_example():
@@ -167,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
+def positive_integer(text: str) -> int:
+    """Read a count from the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")

@@ -30,13 +30,14 @@ def _jit(*static: str) -> Callable[[FunctionT], FunctionT]:
 
 @_jit("activation")
 def rnn_step(
-    params: RNNParams, h: ArrayLike, x_t: ArrayLike, *, activation: Activation = jnp.tanh
+    params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, *, activation: Activation = jnp.tanh
 ) -> jax.Array:
     """One step of the recurrence: `activation(x_t wx + h wh + b)`.
 
     Args:
       params: the network.
-      h: the state before the step, `(*batch, n_nodes)`.
+      h: the state before the step, `(*batch, n_nodes)`. It comes before the input, as the carry
+        does in `jax.lax.scan`.
       x_t: the input of the step, `(*batch, n_features)`. The batch axes of `h` and `x_t` broadcast
         against each other: many states under one input, or one state under many inputs.
       activation: as in `rnn_forward`.
@@ -47,8 +48,8 @@ def rnn_step(
     Raises:
       TypeError, ValueError: as `rnn_forward`.
     """
-    _check_activation(activation)
-    params, x_t, h = _promoted(params, x_t=x_t, h=h)
+    activation = _checked(activation)
+    params, (x_t, h) = _promoted(params, {"x_t": x_t, "h": h})
     if x_t.ndim == 0:
         raise ValueError("x_t must have shape (*batch, n_features), but has shape ()")
     _check_features("x_t", x_t, params)
@@ -66,12 +67,12 @@ def rnn_step(
         ) from None
     h = jnp.broadcast_to(h, (*batch, h.shape[-1]))
     x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
-    return recurrence.step(activation, params, h, x_t)[1]
+    return recurrence.step(params, h, x_t, activation).h
 
 
 @_jit("activation", "unroll")
 def rnn_forward(
-    params: RNNParams,
+    params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None = None,
     *,
@@ -92,84 +93,88 @@ def rnn_forward(
         one initial state for the whole batch. None is zero.
       activation: an elementwise function that keeps shape and dtype. A new function object is a
         new compilation: define it once, outside any loop.
-      unroll: steps in one iteration of the loop, passed to `jax.lax.scan`.
+      unroll: steps in one iteration of the loop, or whether to unroll it whole; passed on to
+        `jax.lax.scan`.
 
     Returns:
-      `h_{n_steps}`, `(*batch, n_nodes)`; `h0` where there are no steps. Its dtype, in which all is
-      computed, is the one that `params`, `x` and `h0` promote to by JAX's rules, made floating.
+      `h_{n_steps}`, `(*batch, n_nodes)`; `h0` where there are no steps. Everything is computed in
+      the dtype of the result: what `params`, `x` and `h0` promote to by JAX's rules, made floating.
 
     Raises:
-      TypeError: `params` is no `RNNParams`, an array does not hold real numbers, `activation` is
-        not callable or changes shape or dtype, `unroll` is no integer.
-      ValueError: shapes that do not fit each other, or `unroll` is less than 1.
+      TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
+        is not callable or changes shape or dtype, `unroll` is neither an integer nor a bool.
+      ValueError: shapes do not fit each other, or `unroll` is less than 1.
     """
     return recurrence.last_state(*_prepared(params, x, h0, activation, unroll))
 
 
 @_jit("activation", "unroll")
 def rnn_states(
-    params: RNNParams,
+    params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None = None,
     *,
     activation: Activation = jnp.tanh,
     unroll: int | bool = 1,
-) -> RNNStates:
+) -> RNNStates[jax.Array]:
     """Every pre-activation and every hidden state of a vanilla RNN run over a sequence.
 
     Arguments, dtype and errors are those of `rnn_forward`, whose result is `h[..., -1, :]` where
     there is at least one step.
 
     Returns:
-      `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. What the caller does not use is not
-      computed when the call stands inside `jax.jit`.
+      `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Inside `jax.jit`, a field that is not
+      used is not stored; to store neither, for the last state alone, call `rnn_forward`.
     """
     states = recurrence.all_states(*_prepared(params, x, h0, activation, unroll))
     return RNNStates(*(jnp.moveaxis(values, 0, -2) for values in states))
 
 
 def _prepared(
-    params: RNNParams,
+    params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None,
     activation: Activation,
     unroll: int | bool,
-) -> tuple[Activation, RNNParams, jax.Array, jax.Array, int | bool]:
+) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int | bool]:
     """The arguments of the recurrence: checked, of one dtype, time first, `h0` in full shape."""
-    _check_activation(activation)
+    activation = _checked(activation)
     _check_unroll(unroll)
-    params, x, h0 = _promoted(params, x=x, h0=0.0 if h0 is None else h0)
+    params, (x, h0) = _promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
     if x.ndim < 2:
         raise ValueError(
             f"x must have shape (*batch, n_steps, n_features), but has shape {x.shape}"
         )
     _check_features("x", x, params)
-    shape = (*x.shape[:-2], params.wh.shape[0])
+    # A sum over no steps. Inside jax.shard_map these zeros vary over the devices that the states
+    # will vary over, as the carry of a scan must from the start.
+    zeros = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
     try:
-        h0 = jnp.broadcast_to(h0, shape)
+        h0 = zeros + jnp.broadcast_to(h0, zeros.shape)
     except ValueError:
         raise ValueError(
-            f"h0 must broadcast to (*batch, n_nodes) = {shape}, but has shape {h0.shape}"
+            f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
         ) from None
-    return activation, params, jnp.moveaxis(x, -2, 0), h0, unroll
+    return params, jnp.moveaxis(x, -2, 0), h0, activation, unroll
 
 
-def _promoted(params: RNNParams, **inputs: ArrayLike) -> tuple[RNNParams, jax.Array, jax.Array]:
-    """`params` and the two inputs as arrays of the one floating dtype that all promote to."""
+def _promoted(
+    params: RNNParams[Any], inputs: dict[str, ArrayLike]
+) -> tuple[RNNParams[Any], list[jax.Array]]:
+    """`params` and the named inputs as arrays of the one floating dtype that all promote to."""
     if not isinstance(params, RNNParams):
         raise TypeError(f"params must be an RNNParams, but is a {type(params).__name__}")
-    first, second = (_real_array(name, value) for name, value in inputs.items())
-    params = RNNParams(
+    arrays = [_real_array(name, value) for name, value in inputs.items()]
+    weights = RNNParams(
         _real_array("params.wx", params.wx),
         _real_array("params.wh", params.wh),
         None if params.b is None else _real_array("params.b", params.b),
     )
-    _check_params(params)
+    _check_params(weights)
     # The Python type `float` makes integers floating and widens nothing.
-    dtype = jnp.result_type(*jax.tree.leaves(params), first, second, float)
-    promoted: tuple[RNNParams, jax.Array, jax.Array]
-    promoted = jax.tree.map(lambda array: array.astype(dtype), (params, first, second))
-    return promoted
+    dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
+    weights = jax.tree.map(lambda array: array.astype(dtype), weights)
+    return weights, [array.astype(dtype) for array in arrays]
 
 
 def _real_array(name: str, value: ArrayLike) -> jax.Array:
@@ -183,7 +188,7 @@ def _real_array(name: str, value: ArrayLike) -> jax.Array:
     return array
 
 
-def _check_params(params: RNNParams) -> None:
+def _check_params(params: RNNParams[Any]) -> None:
     wx, wh, b = params
     if wx.ndim != 2:
         raise ValueError(
@@ -203,7 +208,7 @@ def _check_params(params: RNNParams) -> None:
         )
 
 
-def _check_features(name: str, array: jax.Array, params: RNNParams) -> None:
+def _check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None:
     if array.shape[-1] != params.wx.shape[0]:
         raise ValueError(
             f"{name} has {array.shape[-1]} features ({name}: {array.shape}), but params.wx expects "
@@ -211,9 +216,22 @@ def _check_features(name: str, array: jax.Array, params: RNNParams) -> None:
         )
 
 
-def _check_activation(activation: Activation) -> None:
+def _checked(activation: Activation) -> Activation:
+    """`activation`, which complains where it turns out not to keep shape and dtype."""
     if not callable(activation):
         raise TypeError(f"activation must be callable, but is {activation!r}")
+
+    def checked(a: jax.Array) -> jax.Array:
+        h = activation(a)
+        if getattr(h, "shape", None) != a.shape or h.dtype != a.dtype:
+            came = f"{h.dtype}{h.shape}" if isinstance(h, jax.Array) else type(h).__name__
+            raise TypeError(
+                "activation must return the dtype and shape it is given, "
+                f"{a.dtype}{a.shape}, but returned {came}"
+            )
+        return h
+
+    return checked
 
 
 def _check_unroll(unroll: int | bool) -> None:

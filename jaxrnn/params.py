@@ -2,23 +2,22 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.nn.initializers import normal, ones
 from jax.typing import DTypeLike
 
-Array = jax.Array | np.ndarray[Any, Any]
+ArrayT = TypeVar("ArrayT")
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
-class RNNParams(NamedTuple):
+class RNNParams(NamedTuple, Generic[ArrayT]):
     """The parameters of `a_t = x_t wx + h_{t-1} wh + b`.
 
-    A pytree: gradients have this type too, and a stack of parameter sets (for `jax.vmap`) is an
-    `RNNParams` whose arrays have one more leading axis.
+    A pytree: gradients are of this type too, a stack of parameter sets, for `jax.vmap`, is an
+    `RNNParams` whose arrays have one more leading axis, and `in_axes` may be one of integers.
 
     Attributes:
       wx: input weights, `(n_features, n_nodes)`.
@@ -26,9 +25,9 @@ class RNNParams(NamedTuple):
       b: bias, `(n_nodes,)`, or None for a network without one.
     """
 
-    wx: Array
-    wh: Array
-    b: Array | None
+    wx: ArrayT
+    wh: ArrayT
+    b: ArrayT | None
 
 
 jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.RNNParams")
@@ -43,28 +42,31 @@ def init_params(
     wh_init: Initializer = normal(0.01),
     b_init: Initializer | None = ones,
     dtype: DTypeLike = float,
-) -> RNNParams:
+) -> RNNParams[jax.Array]:
     """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
 
     The defaults are the notebook's `SimpleInitializer(0.01)`: weights `0.01 * randn`, biases one.
+    A network drawn so hardly remembers: to train one, `glorot_uniform()`, `orthogonal()` and
+    `zeros` of `jax.nn.initializers` are the usual start.
+
     Each array is drawn in float32 or wider and then cast, so that an initialiser which needs
     linear algebra, such as `orthogonal`, serves the narrow types too.
 
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of parameter sets.
-      n_features: inputs per step, zero for an autonomous network.
+      n_features: inputs per step; zero, for an autonomous network, where `wx_init` can draw that.
       n_nodes: hidden nodes, at least one.
       wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
       wh_init: the same for `wh`.
-      b_init: the same for `b`; None for no bias.
+      b_init: the same for `b`, which has one axis; None for no bias.
       dtype: a floating type; by default JAX's own (float32, or float64 under x64).
 
     Returns:
       `RNNParams` of `wx (n_features, n_nodes)`, `wh (n_nodes, n_nodes)`, `b (n_nodes,)` or None.
 
     Raises:
-      TypeError: `key` is not one key, a size is no integer, an initialiser is not callable, or
-        `dtype` is not floating.
+      TypeError: `key` is not one key, a size is not an integer, an initialiser is not callable or
+        draws complex numbers, or `dtype` is not floating.
       ValueError: a size is too small, or an initialiser returns an array of another shape.
     """
     n_features = _size("n_features", n_features, least=0)
@@ -111,4 +113,6 @@ def _draw(
     drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
     if jnp.shape(drawn) != shape:
         raise ValueError(f"{name} must return shape {shape}, but returned {jnp.shape(drawn)}")
+    if jnp.iscomplexobj(drawn):
+        raise TypeError(f"{name} must draw real numbers, but drew {drawn.dtype}")
     return jnp.asarray(drawn).astype(dtype)

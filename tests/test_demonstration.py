@@ -68,7 +68,9 @@ def test_wrong_arguments_exit_with_2(
     with pytest.raises(SystemExit) as stopped:
         demonstration.main(arguments)
     assert stopped.value.code == 2
-    assert "usage: python -m jaxrnn" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "usage: python -m jaxrnn" in message
+    assert f"'{arguments[-1]}'" in message or arguments[-1] in message
 
 
 def test_a_wrong_worked_example_exits_with_1(

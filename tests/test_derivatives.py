@@ -27,7 +27,7 @@ X, H0 = RANDOM.uniform(-1.0, 1.0, (2, 3, 2)), RANDOM.uniform(-1.0, 1.0, (2, 3))
 def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any = jnp.tanh) -> Any:
     """The gradients by params, x and h0 of a loss that weighs all that the network returns."""
 
-    def loss(params: RNNParams, x: Any, h0: Any) -> jax.Array:
+    def loss(params: RNNParams[Any], x: Any, h0: Any) -> jax.Array:
         last = rnn_forward(params, x, h0, activation=activation)
         a, h = rnn_states(params, x, h0, activation=activation)
         return jnp.sum(g_last * last) + jnp.sum(g_a * a) + jnp.sum(g_h * h)
@@ -85,7 +85,7 @@ def _inner(left: Any, right: Any) -> float:
     [(jnp.tanh, PARAMS), (jax.nn.gelu, PARAMS._replace(b=None))],
     ids=["tanh", "gelu, no bias"],
 )
-def test_finite_differences_to_second_order(activation: Any, params: RNNParams) -> None:
+def test_finite_differences_to_second_order(activation: Any, params: RNNParams[Any]) -> None:
     """Both modes and their mixtures, for an activation that the oracle does not know too."""
 
     @jax.jit
@@ -144,7 +144,7 @@ def test_integer_inputs_are_differentiated_around() -> None:
     """Counts as inputs, floating parameters: the gradient by the parameters is the same."""
     counts = np.array([[1, 2], [0, 3]], np.int32)
 
-    def loss(params: RNNParams, x: Any) -> jax.Array:
+    def loss(params: RNNParams[Any], x: Any) -> jax.Array:
         with jax.numpy_dtype_promotion("standard"):
             return jnp.sum(rnn_forward(params, x))
 

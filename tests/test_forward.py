@@ -48,6 +48,17 @@ def test_values_are_the_oracles(
     assert_close(states, oracle.rnn_states(*case, activation=in_oracle), tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.bfloat16, 0.03), (jnp.float16, 0.004)])
+@given(data=st.data())
+def test_narrow_values_are_the_oracles(dtype: Any, tolerance: float, data: st.DataObject) -> None:
+    """Within four units in the last place of one."""
+    case = data.draw(strategies.cases(sizes=st.just(SIZES[-1]), dtype=dtype))
+    states = rnn_states(*case)
+    assert states.h.dtype == dtype
+    as_float64 = jax.tree.map(lambda array: np.asarray(array, np.float64), states)
+    assert_close(as_float64, oracle.rnn_states(*case), tolerance)
+
+
 @given(
     batch=st.lists(st.integers(0, 9), max_size=4).map(tuple),
     n_steps=st.integers(0, 9),
@@ -158,6 +169,15 @@ def test_unrolling_changes_nothing(case: Case, unroll: int | bool) -> None:
     assert_close(rnn_states(*case, unroll=unroll), rnn_states(*case), 1e-6)
 
 
+@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
+@pytest.mark.parametrize(
+    ("unroll", "scanned"), [(1, "unroll=1"), (3, "unroll=3"), (True, "unroll=5")]
+)
+def test_unrolling_is_left_to_scan(function: Any, unroll: int | bool, scanned: str) -> None:
+    x = jnp.ones((5, 2))
+    assert scanned in str(jax.make_jaxpr(lambda x: function(PARAMS, x, unroll=unroll))(x))
+
+
 @pytest.mark.parametrize("h0", [0.5, [0.5] * 4, [[0.5]], [[0.5] * 4] * 3])
 def test_h0_broadcasts(h0: Any) -> None:
     x = np.ones((3, 5, 2), np.float32)
@@ -202,8 +222,8 @@ def test_dtypes_promote_as_in_jax(
     """The values too: all is computed in the dtype of the result, from the first step on."""
 
     def array(shape: tuple[int, ...], dtype: str) -> Any:
-        values = np.resize([0, 1, -1, 1], shape) if shape else np.array(1)
-        return values.astype(jnp.dtype(dtype))
+        thirds = np.resize([1 / 3, 1.0, -2 / 3, -1.0, 0.0], shape)  # exact in no float type
+        return thirds.astype(jnp.dtype(dtype))
 
     params = RNNParams(*(array(shape, of_params) for shape in ((2, 3), (3, 3), (3,))))
     x, h0 = array((2, 4, 2), of_x), array((3,), of_h0)

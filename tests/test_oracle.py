@@ -12,9 +12,9 @@ from jaxrnn import RNNParams
 from jaxrnn.testing import oracle, strategies
 from tests.comparing import assert_close, assert_equal
 
-IDENTITY = oracle.Activation(lambda a: a, np.ones_like)
-SINE = oracle.Activation(np.sin, np.cos)
-CUBE = oracle.Activation(lambda a: a**3, lambda a: 3 * a**2)
+IDENTITY = oracle.Differentiable(lambda a: a, np.ones_like)
+SINE = oracle.Differentiable(np.sin, np.cos)
+CUBE = oracle.Differentiable(lambda a: a**3, lambda a: 3 * a**2)
 
 
 def test_the_notebooks_worked_example() -> None:
@@ -79,6 +79,16 @@ def test_which_axis_is_which() -> None:
     assert_equal(h, np.array([5 + 15000.25, 50 + 18000.5, 500 + 21000.75]))
 
 
+@pytest.mark.parametrize(
+    "params",
+    [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))],
+    ids=["wh", "b"],
+)
+def test_a_specification_does_not_broadcast_weights(params: RNNParams[Any]) -> None:
+    with pytest.raises(AssertionError):
+        oracle.rnn_forward(params, [[2.0]])
+
+
 def test_relu_is_flat_at_zero_and_below() -> None:
     a = np.array([-1.0, 0.0, 2.0])
     assert_equal(oracle.RELU.function(a), np.array([0.0, 0.0, 2.0]))
@@ -102,7 +112,7 @@ def test_no_steps() -> None:
 
 @pytest.mark.parametrize("activation", [oracle.TANH, SINE], ids=["tanh", "sine"])
 @given(data=st.data())
-def test_gradients_are_finite_differences(activation: oracle.Activation, data: Any) -> None:
+def test_gradients_are_finite_differences(activation: oracle.Differentiable, data: Any) -> None:
     """Of the whole loss, along a random direction in all arguments at once."""
     case = data.draw(strategies.cases(dtype=np.float64))
     arrays: Any = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]

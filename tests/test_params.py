@@ -124,6 +124,12 @@ BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception]
         ValueError,
         r"b_init must return shape \(3,\), but returned \(7,\)",
     ),
+    "complex initialiser": (
+        (KEY, 2, 3),
+        {"wx_init": lambda key, shape, dtype: zeros(key, shape, jnp.complex64)},
+        TypeError,
+        "wx_init must draw real numbers, but drew complex64",
+    ),
     "integer type": (
         (KEY, 2, 3),
         {"dtype": int},

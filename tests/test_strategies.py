@@ -63,9 +63,21 @@ def test_the_table_of_sizes_has_every_corner() -> None:
         lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
         lambda case: case.h0 is not None and case.h0.ndim == 3,
         lambda case: np.min(case.x, initial=0.0) == -1.0,
-        lambda case: np.any(case.params.wh < 0.0),
+        lambda case: np.any(case.x == 1 / 16),
+        lambda case: np.any(case.x == -11 / 16),
+        lambda case: np.any(case.params.wh == -3 / 64),
     ],
-    ids=["no bias", "bias", "no h0", "shared h0", "full h0", "least input", "negative weight"],
+    ids=[
+        "no bias",
+        "bias",
+        "no h0",
+        "shared h0",
+        "full h0",
+        "least input",
+        "sixteenth",
+        "odd sixteenths",
+        "weight",
+    ],
 )
 def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
     unshrunk = settings(database=None, phases=[Phase.generate], max_examples=1000)

@@ -26,11 +26,11 @@ X = jax.random.normal(jax.random.key(1), (5, 6, 2))
 H0 = jax.random.normal(jax.random.key(2), (5, 4))
 
 
-def step(params: RNNParams, x: jax.Array, h0: jax.Array) -> jax.Array:
+def step(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> jax.Array:
     return rnn_step(params, h0, x[..., 0, :])
 
 
-def gradient(params: RNNParams, x: jax.Array, h0: jax.Array) -> Any:
+def gradient(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
     return jax.grad(lambda *args: jnp.sum(rnn_forward(*args) ** 2), argnums=(0, 1, 2))(
         params, x, h0
     )
@@ -103,6 +103,26 @@ def test_transformed_is_plain(
     function: Callable[..., Any], transform: Callable[..., Callable[..., Any]]
 ) -> None:
     assert_close(transform(function)(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
+
+
+@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
+@pytest.mark.parametrize("h0", [None, np.ones(4, np.float32)], ids=["no h0", "shared h0"])
+@pytest.mark.parametrize("split", ["params", "x", "params x"])
+def test_inside_shard_map(function: Callable[..., Any], h0: Any, split: str) -> None:
+    """The state varies over the devices as soon as anything does, whatever h0 does."""
+    mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec: Any = jax.sharding.PartitionSpec
+    specs = tuple(spec("device") if name in split.split() else spec() for name in ("params", "x"))
+
+    def run(params: Any, x: jax.Array) -> Any:
+        return function(one(params, 0), x, h0)
+
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=spec("device"))
+    assert_close(sharded(_stack_of_one(PARAMS), X), function(PARAMS, X, h0), 1e-6)
+
+
+def _stack_of_one(tree: Any) -> Any:
+    return jax.tree.map(lambda array: array[None], tree)
 
 
 def test_inside_the_loop_of_a_caller() -> None:

@@ -15,7 +15,7 @@ Werbos, "Backpropagation through time: what it does and how to do it", Proceedin
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,29 +26,33 @@ from jaxrnn.recurrence import RNNStates
 FloatArray = NDArray[np.float64]
 
 
-class Activation(NamedTuple):
-    """An elementwise function of the pre-activation, and its derivative."""
+class Differentiable(NamedTuple):
+    """An activation of the oracle: an elementwise function, and its derivative."""
 
     function: Callable[[FloatArray], FloatArray]
     derivative: Callable[[FloatArray], FloatArray]
 
 
-TANH = Activation(np.tanh, lambda a: 1.0 - np.tanh(a) ** 2)
+TANH = Differentiable(np.tanh, lambda a: 1.0 - np.tanh(a) ** 2)
 # At 0 the derivative is 0, as in jax.nn.relu.
-RELU = Activation(lambda a: np.maximum(a, 0.0), lambda a: np.where(a > 0.0, 1.0, 0.0))
+RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: np.where(a > 0.0, 1.0, 0.0))
 
 
 class Gradients(NamedTuple):
     """The derivative of a scalar loss by each argument, in the shape of that argument."""
 
-    params: RNNParams
+    params: RNNParams[FloatArray]
     x: FloatArray
     h0: FloatArray
 
 
 def rnn_states(
-    params: RNNParams, x: ArrayLike, h0: ArrayLike | None = None, *, activation: Activation = TANH
-) -> RNNStates:
+    params: RNNParams[Any],
+    x: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    activation: Differentiable = TANH,
+) -> RNNStates[FloatArray]:
     """What `jaxrnn.rnn_states` means: every `a` and `h`, each `(*batch, n_steps, n_nodes)`."""
     wx, wh, b = _float64(params)
     x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
@@ -65,22 +69,26 @@ def rnn_states(
 
 
 def rnn_forward(
-    params: RNNParams, x: ArrayLike, h0: ArrayLike | None = None, *, activation: Activation = TANH
+    params: RNNParams[Any],
+    x: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    activation: Differentiable = TANH,
 ) -> FloatArray:
     """What `jaxrnn.rnn_forward` means: the state after the last step, `(*batch, n_nodes)`."""
     h = rnn_states(params, x, h0, activation=activation).h
-    return np.asarray(h[..., -1, :] if h.shape[-2] > 0 else _full_h0(params, x, h0))
+    return h[..., -1, :] if h.shape[-2] > 0 else np.array(_full_h0(params, x, h0))
 
 
 def rnn_gradients(
-    params: RNNParams,
+    params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None = None,
     *,
     g_last: ArrayLike = 0.0,
     g_a: ArrayLike = 0.0,
     g_h: ArrayLike = 0.0,
-    activation: Activation = TANH,
+    activation: Differentiable = TANH,
 ) -> Gradients:
     """Backpropagation through time for a loss with given derivatives by what the network returns.
 
@@ -98,7 +106,7 @@ def rnn_gradients(
       shape of `h0`, and `(*batch, n_nodes)` where `h0` is None; that by `b` is None where `b` is.
     """
     wx, wh, b = _float64(params)
-    a, h = map(np.asarray, rnn_states(params, x, h0, activation=activation))
+    a, h = rnn_states(params, x, h0, activation=activation)
     x, full_h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
     g_last = np.broadcast_to(np.asarray(g_last, np.float64), full_h0.shape)
     g_a = np.broadcast_to(np.asarray(g_a, np.float64), a.shape)
@@ -125,16 +133,19 @@ def rnn_gradients(
     return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0)
 
 
-def _float64(params: RNNParams) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _float64(params: RNNParams[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
     wx, wh, b = params
-    wh = np.asarray(wh, np.float64)
-    b = np.zeros(wh.shape[0]) if b is None else np.asarray(b, np.float64)
-    return np.asarray(wx, np.float64), wh, b
+    wx, wh = np.asarray(wx, np.float64), np.asarray(wh, np.float64)
+    n_nodes = wx.shape[1]
+    b = np.zeros(n_nodes) if b is None else np.asarray(b, np.float64)
+    assert wh.shape == (n_nodes, n_nodes), (wx.shape, wh.shape)
+    assert b.shape == (n_nodes,), (wx.shape, b.shape)
+    return wx, wh, b
 
 
-def _full_h0(params: RNNParams, x: ArrayLike, h0: ArrayLike | None) -> FloatArray:
+def _full_h0(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None) -> FloatArray:
     h0 = np.asarray(0.0 if h0 is None else h0, np.float64)
-    return np.broadcast_to(h0, (*np.shape(x)[:-2], params.wh.shape[0]))
+    return np.broadcast_to(h0, (*np.shape(x)[:-2], np.shape(params.wh)[0]))
 
 
 def _summed_to(shape: tuple[int, ...], g: FloatArray) -> FloatArray:
