@@ -48,7 +48,6 @@ def rnn_step(
     Raises:
       TypeError, ValueError: as `rnn_forward`.
     """
-    activation = _checked(activation)
     params, (x_t, h) = _promoted(params, {"x_t": x_t, "h": h})
     if x_t.ndim == 0:
         raise ValueError("x_t must have shape (*batch, n_features), but has shape ()")
@@ -67,6 +66,7 @@ def rnn_step(
         ) from None
     h = jnp.broadcast_to(h, (*batch, h.shape[-1]))
     x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
+    _check_activation(activation, h.shape, h.dtype)
     return recurrence.step(params, h, x_t, activation).h
 
 
@@ -138,7 +138,6 @@ def _prepared(
     unroll: int | bool,
 ) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int | bool]:
     """The arguments of the recurrence: checked, of one dtype, time first, `h0` in full shape."""
-    activation = _checked(activation)
     _check_unroll(unroll)
     params, (x, h0) = _promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
     if x.ndim < 2:
@@ -155,6 +154,7 @@ def _prepared(
         raise ValueError(
             f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
         ) from None
+    _check_activation(activation, h0.shape, h0.dtype)
     return params, jnp.moveaxis(x, -2, 0), h0, activation, unroll
 
 
@@ -216,22 +216,16 @@ def _check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None
         )
 
 
-def _checked(activation: Activation) -> Activation:
-    """`activation`, which complains where it turns out not to keep shape and dtype."""
+def _check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not callable(activation):
         raise TypeError(f"activation must be callable, but is {activation!r}")
-
-    def checked(a: jax.Array) -> jax.Array:
-        h = activation(a)
-        if getattr(h, "shape", None) != a.shape or h.dtype != a.dtype:
-            came = f"{h.dtype}{h.shape}" if isinstance(h, jax.Array) else type(h).__name__
-            raise TypeError(
-                "activation must return the dtype and shape it is given, "
-                f"{a.dtype}{a.shape}, but returned {came}"
-            )
-        return h
-
-    return checked
+    h = jax.eval_shape(activation, jax.ShapeDtypeStruct(shape, dtype))
+    if getattr(h, "shape", None) != shape or h.dtype != dtype:
+        came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
+        raise TypeError(
+            "activation must return the dtype and shape it is given, "
+            f"{dtype}{shape}, but returned {came}"
+        )
 
 
 def _check_unroll(unroll: int | bool) -> None:
