@@ -9,7 +9,17 @@ import numpy as np
 from bench.peers import PEERS, Cell, expected, network
 from bench.timing import time_calls
 
-CELLS = (Cell(1, 3, 2, 4), Cell(1, 100, 8, 32), Cell(8, 50, 3, 16), Cell(32, 100, 8, 32))
+CELLS = (
+    Cell(1, 3, 2, 4),
+    Cell(1, 100, 8, 32),
+    Cell(8, 50, 3, 16),
+    Cell(32, 100, 8, 32),
+    Cell(32, 100, 64, 128),
+    Cell(1, 1000, 16, 64),
+    Cell(64, 200, 64, 256),
+    Cell(128, 50, 256, 512),
+    Cell(16, 2000, 8, 64),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

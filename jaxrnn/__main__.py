@@ -155,7 +155,9 @@ def forecast_sunspots(seed: int, n_members: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; the result is the exit status."""
     parser = argparse.ArgumentParser(prog="python -m jaxrnn", description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the ensemble (default: 0)")
+    parser.add_argument(
+        "--seed", type=positive_integer, default=1, help="of the ensemble (default: 1)"
+    )
     parser.add_argument(
         "--members",
         type=positive_integer,
@@ -173,8 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
 def positive_integer(text: str) -> int:
     """Read a count from the command line."""
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    if not 1 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 2**31 - 1, but is {number}")
     return number
 
 

@@ -3,7 +3,6 @@
 Each checks its arguments while it is traced, so a call that is already compiled pays nothing.
 """
 
-import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -13,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrnn import recurrence
-from jaxrnn.params import RNNParams
+from jaxrnn.params import RNNParams, is_real
 from jaxrnn.recurrence import Activation, RNNStates
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -77,7 +76,7 @@ def rnn_forward(
     h0: ArrayLike | None = None,
     *,
     activation: Activation = jnp.tanh,
-    unroll: int | bool = 1,
+    unroll: int = 1,
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
 
@@ -93,8 +92,7 @@ def rnn_forward(
         one initial state for the whole batch. None is zero.
       activation: an elementwise function that keeps shape and dtype. A new function object is a
         new compilation: define it once, outside any loop.
-      unroll: steps in one iteration of the loop, or whether to unroll it whole; passed on to
-        `jax.lax.scan`.
+      unroll: steps in one iteration of the loop, passed on to `jax.lax.scan`.
 
     Returns:
       `h_{n_steps}`, `(*batch, n_nodes)`; `h0` where there are no steps. Everything is computed in
@@ -102,10 +100,10 @@ def rnn_forward(
 
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
-        is not callable or changes shape or dtype, `unroll` is neither an integer nor a bool.
+        is not callable or changes shape or dtype, `unroll` is not an integer.
       ValueError: shapes do not fit each other, or `unroll` is less than 1.
     """
-    return recurrence.last_state(*_prepared(params, x, h0, activation, unroll))
+    return recurrence.run(*_prepared(params, x, h0, activation, unroll)).last
 
 
 @_jit("activation", "unroll")
@@ -115,7 +113,7 @@ def rnn_states(
     h0: ArrayLike | None = None,
     *,
     activation: Activation = jnp.tanh,
-    unroll: int | bool = 1,
+    unroll: int = 1,
 ) -> RNNStates[jax.Array]:
     """Every pre-activation and every hidden state of a vanilla RNN run over a sequence.
 
@@ -126,7 +124,7 @@ def rnn_states(
       `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Inside `jax.jit`, a field that is not
       used is not stored; to store neither, for the last state alone, call `rnn_forward`.
     """
-    states = recurrence.all_states(*_prepared(params, x, h0, activation, unroll))
+    states = recurrence.run(*_prepared(params, x, h0, activation, unroll)).states
     return RNNStates(*(jnp.moveaxis(values, 0, -2) for values in states))
 
 
@@ -135,7 +133,7 @@ def _prepared(
     x: ArrayLike,
     h0: ArrayLike | None,
     activation: Activation,
-    unroll: int | bool,
+    unroll: int,
 ) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int | bool]:
     """The arguments of the recurrence: checked, of one dtype, time first, `h0` in full shape."""
     _check_unroll(unroll)
@@ -183,7 +181,7 @@ def _real_array(name: str, value: ArrayLike) -> jax.Array:
     except (TypeError, ValueError) as error:
         came = type(value).__name__
         raise TypeError(f"{name} must be an array of real numbers, but is a {came}") from error
-    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, np.bool)):
+    if not is_real(array.dtype):
         raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
     return array
 
@@ -219,7 +217,8 @@ def _check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None
 def _check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not callable(activation):
         raise TypeError(f"activation must be callable, but is {activation!r}")
-    h = jax.eval_shape(activation, jax.ShapeDtypeStruct(shape, dtype))
+    # The lambda, as JAX keeps weak references to what it traces and not every callable allows one.
+    h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
     if getattr(h, "shape", None) != shape or h.dtype != dtype:
         came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
         raise TypeError(
@@ -228,10 +227,8 @@ def _check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.
         )
 
 
-def _check_unroll(unroll: int | bool) -> None:
-    try:
-        steps = operator.index(unroll)
-    except TypeError:
-        raise TypeError(f"unroll must be an integer or a bool, but is {unroll!r}") from None
-    if steps < 1 and unroll is not False:
+def _check_unroll(unroll: int) -> None:
+    if isinstance(unroll, bool) or not isinstance(unroll, int):
+        raise TypeError(f"unroll must be an integer, but is {unroll!r}")
+    if unroll < 1:
         raise ValueError(f"unroll must be at least 1, but is {unroll}")

@@ -25,7 +25,7 @@ over_numerics = pytest.mark.parametrize(
 )
 
 
-def _filled(case: Case) -> Case:
+def filled(case: Case) -> Case:
     """The same call with its zeros written out."""
     (wx, wh, b), x, h0 = case
     shape = (*x.shape[:-2], len(wh))
@@ -35,7 +35,7 @@ def _filled(case: Case) -> Case:
 
 # Cases of one shape and structure, for relations that do not depend on either: one compilation.
 ONE_SHAPE = Sizes((2, 3), 5, 3, 4)
-cases_of_one_shape = strategies.cases(sizes=st.just(ONE_SHAPE)).map(_filled)
+cases_of_one_shape = strategies.cases(sizes=st.just(ONE_SHAPE)).map(filled)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:

@@ -60,7 +60,15 @@ def test_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--members", "0"], ["--members", "many"], ["--seed", "x"], ["--fast"], ["more"]]
+    "arguments",
+    [
+        ["--members", "0"],
+        ["--seed", "9223372036854775808"],
+        ["--members", "many"],
+        ["--seed", "x"],
+        ["--fast"],
+        ["more"],
+    ],
 )
 def test_wrong_arguments_exit_with_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

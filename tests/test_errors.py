@@ -128,9 +128,12 @@ BAD_CALLS = {
         TypeError, "activation .* returned NoneType", options={"activation": lambda a: None}
     ),
     "unroll zero": Bad(ValueError, "unroll must be at least 1, but is 0", options={"unroll": 0}),
+    "unroll a bool": Bad(
+        TypeError, "unroll must be an integer, but is True", options={"unroll": True}
+    ),
     "unroll negative": Bad(ValueError, "unroll must be at least 1", options={"unroll": -2}),
     "unroll a float": Bad(
-        TypeError, "unroll must be an integer or a bool, but is 1.5", options={"unroll": 1.5}
+        TypeError, "unroll must be an integer, but is 1.5", options={"unroll": 1.5}
     ),
 }
 

@@ -128,7 +128,19 @@ BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception]
         (KEY, 2, 3),
         {"wx_init": lambda key, shape, dtype: zeros(key, shape, jnp.complex64)},
         TypeError,
-        "wx_init must draw real numbers, but drew complex64",
+        "wx_init must return an array of real numbers, but returned complex64",
+    ),
+    "initialiser of keys": (
+        (KEY, 2, 3),
+        {"wh_init": lambda key, shape, dtype: jax.random.split(key, shape)},
+        TypeError,
+        "wh_init must return an array of real numbers, but returned key",
+    ),
+    "initialiser of lists": (
+        (KEY, 2, 3),
+        {"b_init": lambda key, shape, dtype: [0.0] * 3},
+        TypeError,
+        "b_init must return an array of real numbers, but returned list",
     ),
     "integer type": (
         (KEY, 2, 3),
