@@ -134,7 +134,7 @@ def _prepared(
     h0: ArrayLike | None,
     activation: Activation,
     unroll: int,
-) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int | bool]:
+) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int]:
     """The arguments of the recurrence: checked, of one dtype, time first, `h0` in full shape."""
     _check_unroll(unroll)
     params, (x, h0) = _promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})

@@ -29,9 +29,10 @@ from jaxrnn.params import ArrayT, RNNParams
 
 Activation = Callable[[jax.Array], jax.Array]
 
-# f' as a function of h = f(a).
+# f' as a function of h = f(a). It is also taken at h0, which need not be a value of f, and times
+# zero there must be zero: hence the bound, without which a large h0 would overflow.
 DERIVATIVES: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-    jnp.tanh: lambda h: 1 - h * h,
+    jnp.tanh: lambda h: 1 - jnp.minimum(h * h, 1),
     jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
 }
 
@@ -133,14 +134,14 @@ def _run_jvp(
     # not f'(h_{t-1}).
     @partial(jax.checkpoint, prevent_cse=False)
     def advance(da_tm1: jax.Array, series: Any) -> tuple[jax.Array, Any]:
-        h_tm1, *da_in_t = series
+        *da_in_t, h_tm1 = series
         dh_tm1 = derivative(h_tm1) * da_tm1
         da_t = jnp.einsum("...i,ji->...j", dh_tm1, wh_transposed)
         da_t = sum(da_in_t, start=da_t)
         return da_t, (dh_tm1, da_t)
 
     zeros = jnp.zeros_like(out.last)
-    series = out.before, *([sum(da_in[1:], start=da_in[0])] if da_in else [])
+    series = *([sum(da_in[1:], start=da_in[0])] if da_in else []), out.before
     da_last, (dbefore, da) = jax.lax.scan(advance, zeros, series, unroll=unroll)
     if dh0 is not None:
         dbefore = dbefore.at[0].add(dh0)

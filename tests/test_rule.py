@@ -168,6 +168,17 @@ def test_what_is_not_differentiated_costs_nothing() -> None:
     assert n_products(EVERY) == 3 + sum(of_each.values())
 
 
+@pytest.mark.parametrize("size", [1.0, -2.0, 1e25])
+def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
+    """Nor small: where its square overflows, no tangent and no gradient becomes NaN."""
+    wx, wh, b, x, _ = ARRAYS
+    arrays = tuple(np.float32(v) for v in (wx, wh, b, x, np.full((2, 3), size)))
+    tangents = tuple(np.float32(uniform(*array.shape)) for array in arrays)
+    ours, theirs = losses("h", "tanh")
+    assert_close(jax.jvp(ours, arrays, tangents), jax.jvp(theirs, arrays, tangents), 1e-4)
+    assert_close(jax.grad(ours)(*arrays), jax.grad(theirs)(*arrays), 1e-4)
+
+
 def test_bias_may_be_missing() -> None:
     wx, wh, _, x, h0 = ARRAYS
 

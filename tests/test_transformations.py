@@ -151,7 +151,7 @@ def test_exported_and_loaded(function: Callable[..., Any]) -> None:
     assert_close(loaded.call(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
 
 
-@pytest.mark.parametrize("function", [step, rnn_forward, rnn_states])
+@over_functions
 def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
     batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
     struct: Any = jax.ShapeDtypeStruct
