@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bench.peers import PEERS, Cell, Peer, expected, network
+from bench.peers import PEERS, Cell, expected, network
 from bench.timing import Timing, time_calls
 
 CELLS = (
@@ -64,7 +64,7 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[dict[str, Any]
         except ImportError as error:
             print(f"left out: {name} ({error})")
     rows = []
-    for kind in Peer._fields:
+    for kind in ("forward", "gradient"):
         calls = {name: getattr(peer, kind) for name, peer in peers.items()}
         calls = {name: call for name, call in calls.items() if call is not None}
         for name, call in calls.items():
@@ -74,6 +74,19 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[dict[str, Any]
         for name, timing in time_calls(calls, seconds=seconds, min_rounds=min_rounds).items():
             print_row(name, timing)
             rows.append({"cell": cell._asdict(), "kind": kind, "peer": name, **timing._asdict()})
+    print("\nXLA's temporary bytes for that gradient, and times as many as jaxrnn")
+    own = peers["jaxrnn"].gradient_bytes
+    for name, peer in peers.items():
+        if peer.gradient_bytes is not None and own is not None:
+            print(f"  {name:12} {peer.gradient_bytes:10} {peer.gradient_bytes / own:10.2f}")
+            rows.append(
+                {
+                    "cell": cell._asdict(),
+                    "kind": "bytes",
+                    "peer": name,
+                    "bytes": peer.gradient_bytes,
+                }
+            )
     return rows
 
 

@@ -32,10 +32,12 @@ class Peer(NamedTuple):
     Attributes:
       forward: gives the last hidden state, `(batch, n_nodes)`.
       gradient: gives half the squared norm of that state, and its gradient as `RNNParams`.
+      gradient_bytes: what XLA allocates for the gradient besides its arguments and results.
     """
 
     forward: Callable[[], Any]
     gradient: Callable[[], Any] | None
+    gradient_bytes: int | None = None
 
 
 def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
@@ -226,7 +228,9 @@ def expected(params: RNNParams[Any], x: jax.Array) -> Peer:
 def _of_jax(run: Callable[..., jax.Array], params: RNNParams[Any], x: jax.Array) -> Peer:
     forward = jax.jit(run)
     gradient = jax.jit(jax.value_and_grad(lambda params, x: 0.5 * jnp.sum(run(params, x) ** 2)))
+    memory: Any = gradient.lower(params, x).compile().memory_analysis()
     return Peer(
         lambda: jax.block_until_ready(forward(params, x)),
         lambda: jax.block_until_ready(gradient(params, x)),
+        memory.temp_size_in_bytes,
     )

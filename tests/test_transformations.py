@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing.strategies import Case
@@ -59,6 +60,15 @@ def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
     for i in range(size):
         single = [one(a, i) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
         assert_close(one(out, i), function(*single), 1e-6)
+
+
+@given(st.tuples(cases_of_one_shape, cases_of_one_shape))
+def test_vmap_over_drawn_parameter_sets_is_a_loop(cases: tuple[Case, Case]) -> None:
+    _, x, h0 = cases[0]
+    sets: Any = jax.tree.map(lambda *arrays: np.stack(arrays), *(case.params for case in cases))
+    out = jax.vmap(rnn_states, in_axes=(0, None, None))(sets, x, h0)
+    for i, case in enumerate(cases):
+        assert_close(one(out, i), rnn_states(case.params, x, h0), 1e-6)
 
 
 @over_functions
