@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from jaxrnn import RNNParams
 from jaxrnn.testing import oracle, strategies
-from jaxrnn.testing.strategies import Case, Sizes
+from jaxrnn.testing.strategies import SIZES, Case
+
+# The notebook's worked example.
+WORKED_PARAMS = RNNParams(
+    wx=np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
+    wh=np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
+    b=np.ones(4),
+)
+WORKED_X = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
+WORKED_H_LAST = np.array([[0.79494228, 0.81839002, 0.83939649, 0.85584174]])
 
 # The tolerances are those the strategies promise, for values and gradients alike. relu is tried in
 # float64 alone: in float32, rounding alone can decide on which side of its kink a sum falls.
@@ -34,8 +43,7 @@ def filled(case: Case) -> Case:
 
 
 # Cases of one shape and structure, for relations that do not depend on either: one compilation.
-ONE_SHAPE = Sizes((2, 3), 5, 3, 4)
-cases_of_one_shape = strategies.cases(sizes=st.just(ONE_SHAPE)).map(filled)
+cases_of_one_shape = strategies.cases(sizes=st.just(SIZES[-1])).map(filled)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:

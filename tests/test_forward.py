@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from jaxrnn import RNNParams, RNNStates, init_params, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
-from tests.comparing import assert_close, assert_equal, cases_of_one_shape, filled, over_numerics
+from tests.comparing import (
+    WORKED_H_LAST,
+    WORKED_PARAMS,
+    WORKED_X,
+    assert_close,
+    assert_equal,
+    cases_of_one_shape,
+    filled,
+    over_numerics,
+)
 
 PARAMS = init_params(jax.random.key(0), 2, 4)
-WORKED_PARAMS = RNNParams(
-    wx=np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
-    wh=np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
-    b=np.ones(4),
-)
-WORKED_X = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
-WORKED_H_LAST = np.array([[0.79494228, 0.81839002, 0.83939649, 0.85584174]])
 
 
 def test_worked_example() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxrnn import RNNParams
 from jaxrnn.testing import oracle, strategies
-from tests.comparing import assert_close, assert_equal
+from tests.comparing import WORKED_H_LAST, WORKED_PARAMS, WORKED_X, assert_close, assert_equal
 
 IDENTITY = oracle.Differentiable(lambda a: a, np.ones_like)
 SINE = oracle.Differentiable(np.sin, np.cos)
@@ -18,14 +18,8 @@ CUBE = oracle.Differentiable(lambda a: a**3, lambda a: 3 * a**2)
 
 
 def test_the_notebooks_worked_example() -> None:
-    x = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
-    params = RNNParams(
-        np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
-        np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
-        np.ones(4),
-    )
-    expected = [[0.79494228, 0.81839002, 0.83939649, 0.85584174]]
-    np.testing.assert_array_equal(np.round(oracle.rnn_forward(params, x), 8), expected)
+    h = oracle.rnn_forward(WORKED_PARAMS, WORKED_X)
+    np.testing.assert_array_equal(np.round(h, 8), WORKED_H_LAST)
 
 
 # One node, one feature, two steps, activation a^3, all by hand:
