@@ -103,7 +103,7 @@ def rnn_forward(
         is not callable or changes shape or dtype, `unroll` is not an integer.
       ValueError: shapes do not fit each other, or `unroll` is less than 1.
     """
-    return recurrence.run(*_prepared(params, x, h0, activation, unroll)).last
+    return recurrence.run(*_prepared(params, x, h0, activation, unroll))[0]
 
 
 @_jit("activation", "unroll")
@@ -124,8 +124,7 @@ def rnn_states(
       `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Inside `jax.jit`, a field that is not
       used is not stored; to store neither, for the last state alone, call `rnn_forward`.
     """
-    states = recurrence.run(*_prepared(params, x, h0, activation, unroll)).states
-    return RNNStates(*(jnp.moveaxis(values, 0, -2) for values in states))
+    return recurrence.run(*_prepared(params, x, h0, activation, unroll))[1]
 
 
 def _prepared(
@@ -135,7 +134,7 @@ def _prepared(
     activation: Activation,
     unroll: int,
 ) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int]:
-    """The arguments of the recurrence: checked, of one dtype, time first, `h0` in full shape."""
+    """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
     _check_unroll(unroll)
     params, (x, h0) = _promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
     if x.ndim < 2:
@@ -145,7 +144,7 @@ def _prepared(
     _check_features("x", x, params)
     # A sum over no steps. Inside jax.shard_map these zeros vary over the devices that the states
     # will vary over, as the carry of a scan must from the start.
-    zeros = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
+    zeros = jax.lax.stop_gradient(jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2))
     try:
         h0 = zeros + jnp.broadcast_to(h0, zeros.shape)
     except ValueError:
@@ -153,7 +152,7 @@ def _prepared(
             f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
         ) from None
     _check_activation(activation, h0.shape, h0.dtype)
-    return params, jnp.moveaxis(x, -2, 0), h0, activation, unroll
+    return params, x, h0, activation, unroll
 
 
 def _promoted(

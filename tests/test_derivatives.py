@@ -16,11 +16,11 @@ from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
 from tests.comparing import assert_close, over_numerics
 
-ONE_SIZE = st.just(Sizes((2,), 3, 2, 3))
+ONE_SIZE = st.just(Sizes((2,), 6, 2, 3))  # more steps than are written out
 RANDOM = np.random.default_rng(0)
 # float64 under x64, float32 without.
 PARAMS = RNNParams(*(RANDOM.uniform(-1.0, 1.0, shape) / 2.0 for shape in ((2, 3), (3, 3), (3,))))
-X, H0 = RANDOM.uniform(-1.0, 1.0, (2, 3, 2)), RANDOM.uniform(-1.0, 1.0, (2, 3))
+X, H0 = RANDOM.uniform(-1.0, 1.0, (2, 6, 2)), RANDOM.uniform(-1.0, 1.0, (2, 3))
 
 
 @partial(jax.jit, static_argnames="activation")
@@ -50,6 +50,20 @@ def test_gradients_are_the_oracles(
         actual = gradients(case, g_last, g_a, g_h, **options)
     expected = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle)
     assert_close(actual, tuple(expected[: len(actual)]), tolerance)
+
+
+@pytest.mark.parametrize("batch", [(3,), (), (1,)])
+def test_wide_networks_are_the_oracles(batch: tuple[int, ...]) -> None:
+    draw, n_nodes = np.random.default_rng(0).standard_normal, 40
+    params = RNNParams(draw((30, n_nodes)), draw((n_nodes, n_nodes)) / n_nodes, draw(n_nodes))
+    case = Case(params, draw((*batch, 9, 30)), draw((*batch, n_nodes)))
+    g_last, g_a, g_h = draw((*batch, n_nodes)), *draw((2, *batch, 9, n_nodes))
+    with jax.enable_x64(True):
+        values = rnn_forward(*case), *rnn_states(*case)
+        actual = gradients(case, g_last, g_a, g_h)
+    assert_close(values, (oracle.rnn_forward(*case), *oracle.rnn_states(*case)), 1e-12)
+    expected = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h)
+    assert_close(actual, tuple(expected), 1e-12)
 
 
 @pytest.mark.parametrize("run", [rnn_forward, rnn_states], ids=["forward", "states"])

@@ -20,9 +20,9 @@ def uniform(*shape: int) -> Any:
 
 EVERY = (0, 1, 2, 3, 4)
 ARGUMENTS = ("wx", "wh", "b", "x", "h0")
-ARRAYS = (uniform(2, 3), uniform(3, 3), uniform(3), uniform(2, 4, 2), uniform(2, 3))
-STACKS = (uniform(2, 2, 3), uniform(2, 3, 3), uniform(2, 3), uniform(2, 2, 4, 2), uniform(2, 2, 3))
-WEIGHTS = uniform(2, 4, 3)
+ARRAYS = (uniform(2, 3), uniform(3, 3), uniform(3), uniform(2, 6, 2), uniform(2, 3))
+STACKS = (uniform(2, 2, 3), uniform(2, 3, 3), uniform(2, 3), uniform(2, 2, 6, 2), uniform(2, 2, 3))
+WEIGHTS = uniform(2, 6, 3)
 
 
 def plain(activation: Any, *arrays: Any) -> tuple[Any, Any, Any]:
