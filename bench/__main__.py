@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -10,27 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from bench.peers import PEERS, Cell, expected, network
-from bench.timing import Timing, time_calls
-
-CELLS = (
-    Cell(1, 3, 2, 4),
-    Cell(1, 100, 8, 32),
-    Cell(8, 50, 3, 16),
-    Cell(32, 100, 8, 32),
-    Cell(32, 100, 64, 128),
-    Cell(1, 1000, 16, 64),
-    Cell(64, 200, 64, 256),
-    Cell(128, 50, 256, 512),
-    Cell(16, 2000, 8, 64),
+from bench.cells import GRID, Cell
+from bench.compare import (
+    Row,
+    compare,
+    compare_calls,
+    compare_growth,
+    compare_imports,
+    compare_starts,
 )
+from bench.peers import PEERS, made, missing
+
+RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the comparison and print its table."""
+    """Run the comparisons, print their tables, and keep those of a whole run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="check agreement, hardly time")
     parser.add_argument("--peer", action="append", choices=PEERS, help="this one (may be repeated)")
@@ -38,82 +36,93 @@ def main(arguments: list[str] | None = None) -> int:
         "--cell",
         action="append",
         type=int,
-        choices=range(len(CELLS)),
-        help="the cell of this number (may be repeated)",
+        choices=range(len(GRID)),
+        help="the cell of this number, and no other comparison (may be repeated)",
     )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args(arguments)
-    names = [name for name in PEERS if options.peer is None or name in ("jaxrnn", *options.peer)]
-    rows = []
-    print("median time, and times as long as jaxrnn [quartiles]")
-    for cell in [CELLS[i] for i in options.cell or range(len(CELLS))]:
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+    names = []
+    for name in PEERS:
+        if options.peer is None or name.startswith("jaxrnn") or name in options.peer:
+            if absent := missing(name):
+                print(f"left out: {name}, as {' and '.join(absent)} is not installed")
+            else:
+                names.append(name)
+
+    print("median time, times as long as jaxrnn [quartiles], XLA's temporary bytes")
+    cells = [GRID[i] for i in options.cell or range(len(GRID))]
+    rows: list[Row] = []
+    for cell in cells:
         rows += compare(cell, names, quick=options.quick)
+    assert_complete(rows, cells, names)
+    print_means(rows)
+    whole = options.cell is None
+    if whole:
+        for cell in [cell for cell in GRID if cell.n_sets is None][: 1 if options.quick else None]:
+            rows += compare_starts(cell, quick=options.quick)
+        rows += compare_calls(GRID[0], quick=options.quick)
+        rows += compare_imports(quick=options.quick)
+        rows += compare_growth(names, quick=options.quick)
+    kept = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
     if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        options.json.write_text(kept)
+    if whole and options.peer is None and not options.quick:
+        from bench.plots import plot
+
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "results.json").write_text(kept)
+        plot(rows, RESULTS)
     return 0
 
 
-def compare(cell: Cell, names: list[str], *, quick: bool) -> list[dict[str, Any]]:
-    """Check the peers against the oracle in one cell, time and print them."""
-    params, x = network(cell)
-    reference = expected(params, x)
-    peers = {}
-    for name in names:
-        try:
-            peers[name] = PEERS[name](params, x)
-        except ImportError as error:
-            print(f"left out: {name} ({error})")
-    rows = []
-    for kind in ("forward", "gradient"):
-        calls = {name: getattr(peer, kind) for name, peer in peers.items()}
-        calls = {name: call for name, call in calls.items() if call is not None}
-        for name, call in calls.items():
-            _assert_agreement(name, call(), getattr(reference, kind)())
-        seconds, min_rounds = (0.0, 2) if quick else (1.5 * len(calls), 9)
-        print(f"\n{kind}, batch, steps, features, nodes = {tuple(cell)}")
-        for name, timing in time_calls(calls, seconds=seconds, min_rounds=min_rounds).items():
-            print_row(name, timing)
-            rows.append({"cell": cell._asdict(), "kind": kind, "peer": name, **timing._asdict()})
-    print("\nXLA's temporary bytes for that gradient, and times as many as jaxrnn")
-    own = peers["jaxrnn"].gradient_bytes
-    for name, peer in peers.items():
-        if peer.gradient_bytes is not None and own is not None:
-            print(f"  {name:12} {peer.gradient_bytes:10} {peer.gradient_bytes / own:10.2f}")
-            rows.append(
-                {
-                    "cell": cell._asdict(),
-                    "kind": "bytes",
-                    "peer": name,
-                    "bytes": peer.gradient_bytes,
-                }
-            )
-    return rows
+def assert_complete(rows: list[Row], cells: list[Cell], names: list[str]) -> None:
+    """Every peer that is there was timed in every cell, in everything that it offers."""
+    timed = {(Cell(**row["cell"]), row["peer"], row["kind"]) for row in rows if row["seconds"] > 0}
+    due = {
+        (cell, name, kind)
+        for cell in cells
+        for name, kinds in made(names, cell).items()
+        for kind in kinds
+    }
+    assert timed == due, f"not timed: {due - timed}; not due: {timed - due}"
 
 
-def print_row(name: str, timing: Timing) -> None:
-    """One line of the table."""
-    lower, upper = timing.ratio_quartiles
-    times = f"{timing.seconds * 1e6:10.1f} us {timing.ratio:7.2f} [{lower:.2f}, {upper:.2f}]"
-    print(f"  {name:12} {times}", flush=True)
+def print_means(rows: list[Row]) -> None:
+    """Each peer's time divided by jaxrnn's: the geometric mean over the cells, and the least."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        sets = "" if row["cell"]["n_sets"] is None else ", parameter sets"
+        groups.setdefault((row["kind"] + sets, row["peer"]), []).append(row["ratio"])
+    heading = None
+    for (kind, name), ratios in groups.items():
+        if kind != heading:
+            print(f"\n{kind}: times as long as jaxrnn, geometric mean and least over the cells")
+            heading = kind
+        mean = math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
+        print(f"  {name:18} {mean:7.2f} {min(ratios):7.2f}")
 
 
 def machine() -> dict[str, Any]:
     """What the results depend on besides the code."""
     installed = {each.name: each.version for each in metadata.distributions()}
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
     }
 
 
-def _assert_agreement(name: str, result: object, reference: object) -> None:
-    """Up to float32's rounding, relative to each array's largest entry."""
-    pairs = zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True)
-    for got, wanted in pairs:
-        bound = 1e-4 * np.max(np.abs(wanted))
-        np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=bound, err_msg=name)
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

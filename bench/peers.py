@@ -6,88 +6,119 @@ not installed can be left out.
 
 import os
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import normal, orthogonal
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxrnn import RNNParams, init_params, rnn_forward
+from bench.cells import Cell
+from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle
 
+# What is timed. The value that goes with a gradient is half the sum of the squares.
+FORWARD = "forward"
+GRADIENT = "gradient"
+STATES = "gradient through all states"
 
-class Cell(NamedTuple):
-    """The sizes of one comparison."""
-
-    batch: int
-    n_steps: int
-    n_features: int
-    n_nodes: int
+# What a run on one parameter set gives: the last hidden state, `(batch, n_nodes)`, or all of them,
+# `(batch, n_steps, n_nodes)`.
+Run = Callable[[Any, Any], Any]
 
 
 class Peer(NamedTuple):
-    """What a program offers on given parameters and inputs; None for what it does not offer.
+    """What a program offers on given parameters and inputs, by kind.
 
     Attributes:
-      forward: gives the last hidden state, `(batch, n_nodes)`.
-      gradient: gives half the squared norm of that state, and its gradient as `RNNParams`.
-      gradient_bytes: what XLA allocates for the gradient besides its arguments and results.
+      calls: give the result.
+      programs: of JAX, the jitted functions of parameters and inputs behind these calls.
     """
 
-    forward: Callable[[], Any]
-    gradient: Callable[[], Any] | None
-    gradient_bytes: int | None = None
+    calls: dict[str, Callable[[], Any]]
+    programs: dict[str, Any]
 
 
-def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
-    """Parameters that neither explode nor die out, and inputs of unit variance."""
-    params_key, x_key = jax.random.split(jax.random.key(0))
-    params = init_params(
-        params_key, cell.n_features, cell.n_nodes, wx_init=normal(0.1), wh_init=orthogonal(0.9)
-    )
-    return params, jax.random.normal(x_key, (cell.batch, cell.n_steps, cell.n_features))
-
-
-def jaxrnn(params: RNNParams[Any], x: jax.Array) -> Peer:
+def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package itself."""
-    return _of_jax(rnn_forward, params, x)
+    return _of_jax(rnn_forward, lambda params, x: rnn_states(params, x).h, cell, params, x)
 
 
-def plain_scan(params: RNNParams[Any], x: jax.Array) -> Peer:
+def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The package, as many parameter sets at a time as the cache holds."""
+    return _peer({GRADIENT: jax.jit(_in_chunks(cell))}, params, x)
+
+
+def jaxrnn_on_devices(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The package, the sets shared among CPU devices, one for each core, and there in chunks."""
+    n_devices = max(n for n in range(1, jax.device_count() + 1) if (cell.n_sets or 1) % n == 0)
+    mesh = jax.make_mesh((n_devices,), ("sets",), axis_types=(AxisType.Auto,))
+    by_set, shared = P("sets"), P()
+    run = jax.shard_map(_in_chunks(cell), mesh=mesh, in_specs=(by_set, shared), out_specs=by_set)
+    params = jax.device_put(params, NamedSharding(mesh, by_set))
+    x = jax.device_put(x, NamedSharding(mesh, shared))
+    return _peer({GRADIENT: jax.jit(run)}, params, x)
+
+
+def _in_chunks(cell: Cell) -> Run:
+    gradient = jax.value_and_grad(partial(_half_square, rnn_forward))
+
+    def of_sets(params: RNNParams[Any], x: jax.Array) -> Any:
+        return jax.lax.map(lambda one: gradient(one, x), params, batch_size=sets_at_once(cell))
+
+    return of_sets
+
+
+def sets_at_once(cell: Cell) -> int:
+    """How many parameter sets have states of four megabytes."""
+    bytes_of_states = 4 * cell.batch * cell.n_steps * cell.n_nodes
+    return max(1, (4 << 20) // bytes_of_states)
+
+
+def plain_scan(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """What one writes by hand, which the JAX libraries amount to as well."""
 
-    def run(params: RNNParams[Any], x: jax.Array) -> jax.Array:
+    def run(params: RNNParams[Any], x: jax.Array, keep: bool) -> Any:
         wx, wh, b = jax.tree.leaves(params)
 
-        def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, None]:
-            return jnp.tanh(x_t @ wx + h @ wh + b), None
+        def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+            h = jnp.tanh(x_t @ wx + h @ wh + b)
+            return h, h if keep else None
 
         h0 = jnp.zeros((x.shape[0], wh.shape[0]), x.dtype)
-        return jax.lax.scan(step, h0, jnp.swapaxes(x, 0, 1))[0]
+        return jax.lax.scan(step, h0, jnp.swapaxes(x, 0, 1))
 
-    return _of_jax(run, params, x)
+    return _of_jax(
+        lambda params, x: run(params, x, False)[0],
+        lambda params, x: jnp.swapaxes(run(params, x, True)[1], 0, 1),
+        cell,
+        params,
+        x,
+    )
 
 
-def flax_linen(params: RNNParams[Any], x: jax.Array) -> Peer:
+def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`flax.linen.RNN` of a `SimpleCell`."""
     from flax import linen
 
-    model = linen.RNN(linen.SimpleCell(params.wh.shape[0]))
+    model = linen.RNN(linen.SimpleCell(cell.n_nodes))
 
     def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        cell = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
-        return model.apply({"params": {"cell": cell}}, x, return_carry=True)[0]
+        weights = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
+        return model.apply({"params": {"cell": weights}}, x, return_carry=True)
 
-    return _of_jax(run, params, x)
+    return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
 
 
-def flax_nnx(params: RNNParams[Any], x: jax.Array) -> Peer:
+def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`flax.nnx.RNN` of a `SimpleCell`."""
     from flax import nnx
 
-    cell = nnx.SimpleCell(x.shape[-1], params.wh.shape[0], rngs=nnx.Rngs(0))
-    graph, state = nnx.split(nnx.RNN(cell))
+    of_one_step = nnx.SimpleCell(cell.n_features, cell.n_nodes, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(nnx.RNN(of_one_step))
 
     def run(params: RNNParams[Any], x: jax.Array) -> Any:
         input_weights = {"kernel": params.wx, "bias": params.b}
@@ -95,60 +126,55 @@ def flax_nnx(params: RNNParams[Any], x: jax.Array) -> Peer:
         own_state = jax.tree.map(lambda value: value, state)
         nnx.replace_by_pure_dict(own_state, weights)
         h0 = jnp.zeros((x.shape[0], params.wh.shape[0]), x.dtype)
-        return nnx.merge(graph, own_state)(x, initial_carry=h0, return_carry=True)[0]
+        return nnx.merge(graph, own_state)(x, initial_carry=h0, return_carry=True)
 
-    return _of_jax(run, params, x)
+    return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
 
 
-def haiku(params: RNNParams[Any], x: jax.Array) -> Peer:
+def haiku(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`haiku.dynamic_unroll` of a core like `haiku.VanillaRNN`, with tanh for its relu."""
     import haiku as hk
 
-    n_nodes = params.wh.shape[0]
-
     def unroll(x: jax.Array) -> Any:
-        into, within = hk.Linear(n_nodes), hk.Linear(n_nodes, with_bias=False)
+        into, within = hk.Linear(cell.n_nodes), hk.Linear(cell.n_nodes, with_bias=False)
 
         def core(x_t: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
             h = jnp.tanh(into(x_t) + within(h))
             return h, h
 
-        h0 = jnp.zeros((x.shape[0], n_nodes), x.dtype)
-        return hk.dynamic_unroll(core, x, h0, time_major=False)[1]
+        h0 = jnp.zeros((x.shape[0], cell.n_nodes), x.dtype)
+        return hk.dynamic_unroll(core, x, h0, time_major=False)
 
     model = hk.without_apply_rng(hk.transform(unroll))
 
     def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        return model.apply(
-            {"linear": {"w": params.wx, "b": params.b}, "linear_1": {"w": params.wh}}, x
-        )
+        weights = {"linear": {"w": params.wx, "b": params.b}, "linear_1": {"w": params.wh}}
+        return model.apply(weights, x)
 
-    return _of_jax(run, params, x)
+    return _of_jax(lambda *args: run(*args)[1], lambda *args: run(*args)[0], cell, params, x)
 
 
-def keras(params: RNNParams[Any], x: jax.Array) -> Peer:
+def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`keras.layers.SimpleRNN` on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
-    layer = keras.layers.SimpleRNN(params.wh.shape[0])
-    layer.build(x.shape)
-    other_variables = [variable.value for variable in layer.non_trainable_variables]
+    def run(params: RNNParams[Any], x: jax.Array, keep: bool) -> Any:
+        layer = keras.layers.SimpleRNN(cell.n_nodes, return_sequences=keep)
+        layer.build(x.shape)
+        other_variables = [variable.value for variable in layer.non_trainable_variables]
+        return layer.stateless_call([params.wx, params.wh, params.b], other_variables, x)[0]
 
-    def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        weights = [params.wx, params.wh, params.b]
-        return layer.stateless_call(weights, other_variables, x)[0]
-
-    return _of_jax(run, params, x)
+    return _of_jax(partial(run, keep=False), partial(run, keep=True), cell, params, x)
 
 
-def torch(params: RNNParams[Any], x: jax.Array) -> Peer:
+def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`torch.nn.RNN`, on all cores, without denormal numbers."""
     import torch
 
     torch.set_flush_denormal(True)
     wx, wh, b = (torch.from_numpy(np.array(array)) for array in params)
-    rnn = torch.nn.RNN(x.shape[-1], params.wh.shape[0], batch_first=True)
+    rnn = torch.nn.RNN(cell.n_features, cell.n_nodes, batch_first=True)
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(wx.T)
         rnn.weight_hh_l0.copy_(wh.T)
@@ -161,15 +187,20 @@ def torch(params: RNNParams[Any], x: jax.Array) -> Peer:
         with torch.no_grad():
             return rnn(x_torch)[1][0]
 
-    def gradient() -> Any:
-        value = 0.5 * torch.sum(rnn(x_torch)[1] ** 2)
+    def gradient(pick: Callable[[Any, Any], Any]) -> Any:
+        value = 0.5 * torch.sum(pick(*rnn(x_torch)) ** 2)
         dwx, dwh, db = torch.autograd.grad(value, weights)
         return value.detach(), RNNParams(dwx.T, dwh.T, db)
 
-    return Peer(forward, gradient)
+    calls = {
+        FORWARD: forward,
+        GRADIENT: lambda: gradient(lambda states, last: last),
+        STATES: lambda: gradient(lambda states, last: states),
+    }
+    return Peer(calls, {})
 
 
-def onnx_runtime(params: RNNParams[Any], x: jax.Array) -> Peer:
+def onnx_runtime(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """ONNX Runtime's `RNN`, which has no gradient."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -187,10 +218,10 @@ def onnx_runtime(params: RNNParams[Any], x: jax.Array) -> Peer:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    return Peer(lambda: session.run(None, {"X": x_time_first})[0][0], None)
+    return Peer({FORWARD: lambda: session.run(None, {"X": x_time_first})[0][0]}, {})
 
 
-def numpy_loop(params: RNNParams[Any], x: jax.Array) -> Peer:
+def numpy_loop(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The notebook's loop over the steps, in float32."""
     wx, wh, b = (np.asarray(array) for array in params)
     x_numpy = np.asarray(x)
@@ -201,36 +232,94 @@ def numpy_loop(params: RNNParams[Any], x: jax.Array) -> Peer:
             h = np.tanh(x_numpy[:, t] @ wx + h @ wh + b)
         return h
 
-    return Peer(forward, None)
+    return Peer({FORWARD: forward}, {})
+
+
+class Entry(NamedTuple):
+    """A peer in the table below.
+
+    Attributes:
+      make: makes it.
+      requires: the modules it imports.
+      sets: whether it runs one parameter set, many (by `jax.vmap` or by itself), or both.
+    """
+
+    make: Callable[[Cell, RNNParams[Any], jax.Array], Peer]
+    requires: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ("one", "many")
 
 
 # The first is what the others are compared with.
-PEERS: dict[str, Callable[[RNNParams[Any], jax.Array], Peer]] = {
-    "jaxrnn": jaxrnn,
-    "plain scan": plain_scan,
-    "Flax linen": flax_linen,
-    "Flax nnx": flax_nnx,
-    "Haiku": haiku,
-    "Keras": keras,
-    "torch": torch,
-    "ONNX Runtime": onnx_runtime,
-    "NumPy loop": numpy_loop,
+PEERS = {
+    "jaxrnn": Entry(jaxrnn),
+    "jaxrnn in chunks": Entry(jaxrnn_in_chunks, sets=("many",)),
+    "jaxrnn on devices": Entry(jaxrnn_on_devices, sets=("many",)),
+    "plain scan": Entry(plain_scan),
+    "Flax linen": Entry(flax_linen, ("flax",)),
+    "Flax nnx": Entry(flax_nnx, ("flax",)),
+    "Haiku": Entry(haiku, ("haiku",)),
+    "Keras": Entry(keras, ("keras",)),
+    "torch": Entry(torch, ("torch",), sets=("one",)),
+    "ONNX Runtime": Entry(onnx_runtime, ("onnx", "onnxruntime"), sets=("one",)),
+    "NumPy loop": Entry(numpy_loop, sets=("one",)),
 }
 
 
-def expected(params: RNNParams[Any], x: jax.Array) -> Peer:
-    """What the oracle says."""
-    h = oracle.rnn_forward(params, np.asarray(x))
-    gradients = oracle.rnn_gradients(params, np.asarray(x), g_last=h)
-    return Peer(lambda: h, lambda: (0.5 * np.sum(h**2), gradients.params))
+def missing(name: str) -> list[str]:
+    """What would have to be installed for a peer."""
+    return [module for module in PEERS[name].requires if find_spec(module) is None]
 
 
-def _of_jax(run: Callable[..., jax.Array], params: RNNParams[Any], x: jax.Array) -> Peer:
-    forward = jax.jit(run)
-    gradient = jax.jit(jax.value_and_grad(lambda params, x: 0.5 * jnp.sum(run(params, x) ** 2)))
-    memory: Any = gradient.lower(params, x).compile().memory_analysis()
-    return Peer(
-        lambda: jax.block_until_ready(forward(params, x)),
-        lambda: jax.block_until_ready(gradient(params, x)),
-        memory.temp_size_in_bytes,
-    )
+def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
+    """The peers among these that a cell is for, and what each of them must offer there."""
+    wanted = "one" if cell.n_sets is None else "many"
+    forward_only = ("ONNX Runtime", "NumPy loop")
+    kinds = (FORWARD, GRADIENT, STATES) if wanted == "one" else (GRADIENT,)
+    return {
+        name: (FORWARD,) if name in forward_only else kinds
+        for name in names
+        if wanted in PEERS[name].sets
+    }
+
+
+def expected(cell: Cell, params: RNNParams[Any], x: jax.Array) -> dict[str, Any]:
+    """What the oracle says, by kind; of many parameter sets, of the last."""
+    if cell.n_sets is not None:
+        params = jax.tree.map(lambda array: array[-1], params)
+    h = oracle.rnn_states(params, np.asarray(x)).h
+    last = h[..., -1, :]
+
+    def gradient(values: Any, **cotangents: Any) -> Any:
+        gradients = oracle.rnn_gradients(params, np.asarray(x), **cotangents)
+        return 0.5 * np.sum(values**2), gradients.params
+
+    if cell.n_sets is not None:
+        return {GRADIENT: gradient(last, g_last=last)}
+    return {FORWARD: last, GRADIENT: gradient(last, g_last=last), STATES: gradient(h, g_h=h)}
+
+
+def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    gradient = jax.value_and_grad(partial(_half_square, last))
+    if cell.n_sets is not None:
+        return _peer({GRADIENT: jax.jit(jax.vmap(gradient, in_axes=(0, None)))}, params, x)
+    through_states = jax.value_and_grad(partial(_half_square, states))
+    programs = {
+        FORWARD: jax.jit(last),
+        GRADIENT: jax.jit(gradient),
+        STATES: jax.jit(through_states),
+    }
+    return _peer(programs, params, x)
+
+
+def _peer(programs: dict[str, Any], params: RNNParams[Any], x: jax.Array) -> Peer:
+    def call(kind: str) -> Any:
+        result = programs[kind](params, x)
+        # All of a program's results are there at once; to ask each takes a microsecond in Python.
+        (result if kind == FORWARD else result[0]).block_until_ready()
+        return result
+
+    return Peer({kind: partial(call, kind) for kind in programs}, programs)
+
+
+def _half_square(run: Run, params: RNNParams[Any], x: jax.Array) -> jax.Array:
+    return 0.5 * jnp.sum(run(params, x) ** 2)

@@ -51,6 +51,9 @@ def _repeats(call: Call) -> int:
 
 
 def _seconds_per_call(call: Call, repeats: int) -> float:
+    # Threads of the program timed before may still spin, and take a core from this one.
+    time.sleep(5e-3)
+    call()
     start = time.perf_counter()
     for _ in range(repeats):
         call()

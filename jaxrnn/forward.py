@@ -103,7 +103,7 @@ def rnn_forward(
         is not callable or changes shape or dtype, `unroll` is not an integer.
       ValueError: shapes do not fit each other, or `unroll` is less than 1.
     """
-    return recurrence.run(*_prepared(params, x, h0, activation, unroll))[0]
+    return recurrence.run(*_prepared(params, x, h0, activation, unroll)).last
 
 
 @_jit("activation", "unroll")
@@ -124,7 +124,8 @@ def rnn_states(
       `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Inside `jax.jit`, a field that is not
       used is not stored; to store neither, for the last state alone, call `rnn_forward`.
     """
-    return recurrence.run(*_prepared(params, x, h0, activation, unroll))[1]
+    trajectory = recurrence.run(*_prepared(params, x, h0, activation, unroll))
+    return recurrence.states(trajectory)
 
 
 def _prepared(

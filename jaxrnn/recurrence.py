@@ -40,8 +40,8 @@ DERIVATIVES: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-# Up to so many steps are no loop, and are differentiated as they stand.
-WRITTEN_OUT = 4
+# So many steps are written out, as neither a loop nor a rule repays what it costs.
+FEW_STEPS = 4
 
 
 class RNNStates(NamedTuple, Generic[ArrayT]):
@@ -82,23 +82,32 @@ def step(
 
 def run(
     params: RNNParams[Any], x: jax.Array, h0: jax.Array, activation: Activation, unroll: int
-) -> tuple[jax.Array, RNNStates[jax.Array]]:
-    """The last state and all states, over `x (*batch, n_steps, n_features)` from `h0` in full."""
+) -> Trajectory:
+    """Every step, over `x (*batch, n_steps, n_features)` from `h0 (*batch, n_nodes)`."""
     n_steps = x.shape[-2]
     # On CPUs the loop is 1.7 times as fast on a vector as on a matrix of one row.
     single = tuple(axis for axis, size in enumerate(h0.shape[:-1]) if size == 1)
-    x, h0 = jnp.squeeze(x, single), jnp.squeeze(h0, single)
-    if isinstance(n_steps, int) and n_steps <= WRITTEN_OUT:  # not so where it is symbolic
-        out = _run_plainly(activation, max(n_steps, 1), params, x, h0)
+    x, h0 = jax.lax.squeeze(x, single), jax.lax.squeeze(h0, single)
+    if isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
+        out = _run_inputs_first(activation, max(n_steps, 1), params, x, h0)
     elif activation in DERIVATIVES:
         out = _run_with_rule(activation, unroll, params, x, h0)
     else:
         out = _run_plainly(activation, unroll, params, x, h0)
-    # The loop gives one series only: the states after the steps are those before, shifted.
-    before, a = (jnp.moveaxis(series, 0, -2) for series in (out.before, out.a))
-    h = jnp.concatenate([before, out.last[..., None, :]], axis=-2)[..., 1:, :]
-    last, a, h = (jnp.expand_dims(array, single) for array in (out.last, a, h))
-    return last, RNNStates(a, h)
+    series = tuple(axis + 1 for axis in single)
+    return Trajectory(
+        jax.lax.expand_dims(out.last, single),
+        jax.lax.expand_dims(out.a, series),
+        jax.lax.expand_dims(out.before, series),
+    )
+
+
+def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
+    """`a_t` and `h_t`: the states after the steps are those before, shifted by one."""
+    last, *series = trajectory
+    a, before = (jnp.moveaxis(array, 0, -2) for array in series)
+    h = jnp.concatenate([before, last[..., None, :]], axis=-2)[..., 1:, :]
+    return RNNStates(a, h)
 
 
 def _run_plainly(
@@ -120,10 +129,10 @@ def _run_on_cpu(
     return _loop(activation, unroll, params, h0, jnp.arange(n_steps), project, _small_matmul)
 
 
-def _run_on_accelerator(
+def _run_inputs_first(
     activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
 ) -> Trajectory:
-    # A product in the loop is a kernel to launch, so those of the inputs are made before it.
+    # For accelerators, where each product in the loop is a kernel to launch, and for few steps.
     a_in = _project(params, _time_first(x), _flat_matmul)
     return _loop(activation, unroll, params, h0, a_in, lambda a_in_t: a_in_t, jnp.matmul)
 
@@ -162,7 +171,7 @@ def _run_with_rule(
     activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
 ) -> Trajectory:
     on_cpu = partial(_run_on_cpu, activation, unroll)
-    elsewhere = partial(_run_on_accelerator, activation, unroll)
+    elsewhere = partial(_run_inputs_first, activation, unroll)
     out = jax.lax.platform_dependent(params, x, h0, cpu=on_cpu, default=elsewhere)
     return cast(Trajectory, out)
 

@@ -31,7 +31,7 @@ over_arguments = pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMEN
 
 @over_arguments
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("run", [recurrence._run_on_cpu, recurrence._run_on_accelerator])
+@pytest.mark.parametrize("run", [recurrence._run_on_cpu, recurrence._run_inputs_first])
 def test_the_loops_agree(run: Callable[..., Any], biased: bool, args: Any) -> None:
     params, x, h0 = args
     params = params if biased else params._replace(b=None)

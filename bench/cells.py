@@ -1,0 +1,80 @@
+"""What the comparisons are made on: sizes, and numbers of these sizes."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.nn.initializers import normal, orthogonal
+
+from jaxrnn import RNNParams, init_params
+
+
+class Cell(NamedTuple):
+    """The sizes of one comparison.
+
+    Attributes:
+      batch: sequences.
+      n_steps: steps of each.
+      n_features: inputs of a step.
+      n_nodes: hidden nodes.
+      n_sets: parameter sets that all run on the same sequences; None where there is just one.
+    """
+
+    batch: int
+    n_steps: int
+    n_features: int
+    n_nodes: int
+    n_sets: int | None = None
+
+    def __str__(self) -> str:
+        """The sizes, parameter sets first."""
+        sets = [] if self.n_sets is None else [self.n_sets]
+        return ", ".join(str(size) for size in (*sets, *self[:4]))
+
+
+GRID = (
+    Cell(1, 3, 2, 4),
+    Cell(1, 100, 8, 32),
+    Cell(8, 50, 3, 16),
+    Cell(32, 100, 8, 32),
+    Cell(32, 100, 64, 128),
+    Cell(1, 1000, 16, 64),
+    Cell(64, 200, 64, 256),
+    Cell(128, 50, 256, 512),
+    Cell(16, 2000, 8, 64),
+    Cell(1, 100, 8, 32, n_sets=16),
+    Cell(32, 100, 8, 32, n_sets=64),
+    Cell(8, 50, 4, 16, n_sets=256),
+    Cell(32, 100, 64, 128, n_sets=32),
+    Cell(64, 100, 64, 256, n_sets=8),
+)
+
+# What grows, and the rest that stays.
+GROWTH = {
+    "steps": tuple(Cell(8, size, 8, 64) for size in (100, 1000, 10_000, 100_000)),
+    "nodes": tuple(Cell(32, 100, 16, size) for size in (8, 32, 128, 512, 1024)),
+    "batch": tuple(Cell(size, 100, 16, 64) for size in (1, 8, 64, 512)),
+    "parameter sets": tuple(Cell(8, 50, 8, 32, n_sets=size) for size in (1, 4, 16, 64, 256)),
+}
+
+
+def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
+    """Parameters that neither explode nor die out, and inputs of unit variance."""
+    params_key, x_key = jax.random.split(jax.random.key(0))
+
+    def init(key: jax.Array) -> RNNParams[Any]:
+        sizes = cell.n_features, cell.n_nodes
+        return init_params(key, *sizes, wx_init=normal(0.1), wh_init=orthogonal(0.9))
+
+    if cell.n_sets is None:
+        params = init(params_key)
+    else:
+        params = jax.vmap(init)(jax.random.split(params_key, cell.n_sets))
+    return params, jax.random.normal(x_key, (cell.batch, cell.n_steps, cell.n_features))
+
+
+def n_operations(cell: Cell, kind: str) -> int:
+    """Additions and multiplications in the matrix products of a forward pass or of a gradient."""
+    batch, n_steps, n_features, n_nodes, n_sets = cell
+    rows = (n_sets or 1) * batch * n_steps
+    forward = n_features + n_nodes
+    return 2 * rows * n_nodes * (forward if kind == "forward" else 2 * forward + n_nodes)

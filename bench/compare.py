@@ -1,0 +1,169 @@
+"""The comparisons: in each cell of the grid, of how things start, and of how cost grows."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.cells import GROWTH, Cell, n_operations, network
+from bench.peers import FORWARD, GRADIENT, PEERS, Peer, expected, made
+from bench.timing import Timing, time_calls
+from jaxrnn import rnn_forward
+
+Row = dict[str, Any]
+GROWING = ("jaxrnn", "plain scan", "torch", "ONNX Runtime")
+
+
+def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
+    """Time all that the peers offer in one cell, after each result has met the oracle's."""
+    params, x = network(cell)
+    offers = made(names, cell)
+    peers = {name: PEERS[name].make(cell, params, x) for name in offers}
+    references = expected(cell, params, x)
+    rows = []
+    for kind, reference in references.items():
+        calls = {name: peers[name].calls[kind] for name in offers if kind in offers[name]}
+        for name, call in calls.items():
+            result = call()
+            if cell.n_sets is not None:
+                result = jax.tree.map(lambda array: array[-1], result)
+            assert_agreement(name, result, reference)
+        seconds, min_rounds = (0.0, 2) if quick else (1.2 * len(calls), 9)
+        print(f"\n{kind}, {cell}", flush=True)
+        timings = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
+        rows += [_row(cell, kind, name, timing) for name, timing in timings.items()]
+        for row in rows[-len(timings) :]:
+            row["bytes"] = temporary_bytes(row["peer"], peers, kind, params, x)
+            _print(row)
+    return rows
+
+
+def compare_starts(cell: Cell, *, quick: bool) -> list[Row]:
+    """The time to compile a gradient, beside the plain scan's."""
+    params, x = network(cell)
+    programs = {
+        name: PEERS[name].make(cell, params, x).programs[GRADIENT]
+        for name in ("jaxrnn", "plain scan")
+    }
+
+    def compile_anew(program: Any) -> None:
+        jax.clear_caches()
+        program.lower(params, x).compile()
+
+    calls = {name: partial(compile_anew, program) for name, program in programs.items()}
+    timings = time_calls(calls, seconds=0.0, min_rounds=2 if quick else 9)
+    rows = [_row(cell, "compile the gradient", *item) for item in timings.items()]
+    print(f"\ncompile the gradient, {cell}")
+    for row in rows:
+        _print(row)
+    return rows
+
+
+def compare_calls(cell: Cell, *, quick: bool) -> list[Row]:
+    """A call of `rnn_forward` as it is, outside any `jax.jit`, beside a jitted plain scan."""
+    params, x = network(cell)
+    plain = PEERS["plain scan"].make(cell, params, x).programs[FORWARD]
+    calls: dict[str, Callable[[], object]] = {
+        "jaxrnn": lambda: rnn_forward(params, x).block_until_ready(),
+        "plain scan": lambda: plain(params, x).block_until_ready(),
+    }
+    timings = time_calls(calls, seconds=0.0 if quick else 5.0, min_rounds=2)
+    rows = [_row(cell, "plain call", *item) for item in timings.items()]
+    print(f"\nplain call, {cell}")
+    for row in rows:
+        _print(row)
+    return rows
+
+
+def compare_imports(*, quick: bool) -> list[Row]:
+    """What `import jaxrnn` adds to `import jax`, each time in a new process."""
+    code = "import time, jax; t = time.perf_counter(); import jaxrnn; print(time.perf_counter()-t)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(1 if quick else 7)
+    ]
+    median = float(np.median(seconds))
+    print(f"\nimport jaxrnn adds {1e3 * median:.1f} ms to import jax")
+    return [{"kind": "import", "peer": "jaxrnn", "seconds": median}]
+
+
+def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
+    """How cost grows, beside the least time that the matrix products would take."""
+    speed = products_per_second(quick=quick)
+    print(f"\nmatrix products alone: {speed / 1e9:.0f} GFLOP/s", flush=True)
+    rows: list[Row] = []
+    for series, cells in GROWTH.items():
+        for cell in cells[:1] if quick else cells:
+            params, x = network(cell)
+            offers = made([name for name in names if name in GROWING], cell)
+            peers = {name: PEERS[name].make(cell, params, x) for name in offers}
+            for kind in (FORWARD, GRADIENT):
+                calls = {
+                    name: peer.calls[kind] for name, peer in peers.items() if kind in peer.calls
+                }
+                if not calls:
+                    continue
+                reference = calls["jaxrnn"]()
+                for name, call in calls.items():
+                    assert_agreement(name, call(), reference)
+                timings = time_calls(calls, seconds=0.0 if quick else 1.0, min_rounds=3)
+                print(f"\n{kind}, growing {series}, {cell}", flush=True)
+                for name, timing in timings.items():
+                    row = _row(cell, kind, name, timing)
+                    row["series"] = series
+                    row["bytes"] = temporary_bytes(name, peers, kind, params, x)
+                    row["limit"] = n_operations(cell, kind) / speed
+                    rows.append(row)
+                    _print(row)
+    return rows
+
+
+def products_per_second(*, quick: bool) -> float:
+    """Operations a second in one large product, the better of JAX and torch."""
+    size = 256 if quick else 2048
+    a = jax.random.normal(jax.random.key(0), (size, size))
+    multiply = jax.jit(jnp.matmul)
+    calls: dict[str, Callable[[], object]] = {"jax": lambda: multiply(a, a).block_until_ready()}
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        in_torch = torch.from_numpy(np.array(a))
+        calls["torch"] = lambda: in_torch @ in_torch
+    timings = time_calls(calls, seconds=0.0 if quick else 3.0, min_rounds=3)
+    return float(2 * size**3 / min(timing.seconds for timing in timings.values()))
+
+
+def temporary_bytes(
+    name: str, peers: dict[str, Peer], kind: str, params: Any, x: Any
+) -> int | None:
+    """What XLA allocates besides arguments and results; of the peers, for the plain scan alone."""
+    if name != "plain scan" and not name.startswith("jaxrnn"):
+        return None
+    compiled = peers[name].programs[kind].lower(params, x).compile()
+    return int(compiled.memory_analysis().temp_size_in_bytes)
+
+
+def assert_agreement(name: str, result: object, reference: object) -> None:
+    """Up to float32's rounding, relative to each array's largest entry."""
+    pairs = zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True)
+    for got, wanted in pairs:
+        bound = 1e-4 * np.max(np.abs(wanted))
+        np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=bound, err_msg=name)
+
+
+def _row(cell: Cell, kind: str, name: str, timing: Timing) -> Row:
+    return {"cell": cell._asdict(), "kind": kind, "peer": name, **timing._asdict()}
+
+
+def _print(row: Row) -> None:
+    lower, upper = row["ratio_quartiles"]
+    times = f"{row['seconds'] * 1e6:12.1f} us {row['ratio']:7.2f} [{lower:.2f}, {upper:.2f}]"
+    n_bytes = "" if row.get("bytes") is None else f"{row['bytes']:14,} bytes"
+    print(f"  {row['peer']:18} {times} {n_bytes}", flush=True)
