@@ -301,14 +301,14 @@ def expected(cell: Cell, params: RNNParams[Any], x: jax.Array) -> dict[str, Any]
 def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     gradient = jax.value_and_grad(partial(_half_square, last))
     if cell.n_sets is not None:
-        return _peer({GRADIENT: jax.jit(jax.vmap(gradient, in_axes=(0, None)))}, params, x)
+        of_sets = {FORWARD: last, GRADIENT: gradient}
+        programs = {
+            kind: jax.jit(jax.vmap(run, in_axes=(0, None))) for kind, run in of_sets.items()
+        }
+        return _peer(programs, params, x)
     through_states = jax.value_and_grad(partial(_half_square, states))
-    programs = {
-        FORWARD: jax.jit(last),
-        GRADIENT: jax.jit(gradient),
-        STATES: jax.jit(through_states),
-    }
-    return _peer(programs, params, x)
+    of_one = {FORWARD: last, GRADIENT: gradient, STATES: through_states}
+    return _peer({kind: jax.jit(run) for kind, run in of_one.items()}, params, x)
 
 
 def _peer(programs: dict[str, Any], params: RNNParams[Any], x: jax.Array) -> Peer:

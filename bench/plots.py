@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "jaxrnn"  # so that the same results give the same file
+matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["font.size"] = 8
 
 import matplotlib.pyplot as plt  # noqa: E402
