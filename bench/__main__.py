@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from bench.cells import GRID, Cell
+from bench.cells import GRID, GROWTH, Cell
 from bench.compare import (
     Row,
     compare,
@@ -20,8 +20,9 @@ from bench.compare import (
     compare_growth,
     compare_imports,
     compare_starts,
+    grown,
 )
-from bench.peers import PEERS, made, missing
+from bench.peers import FORWARD, GRADIENT, PEERS, made, missing
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
@@ -64,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
             rows += compare_starts(cell, quick=options.quick)
         rows += compare_calls(GRID[0], quick=options.quick)
         rows += compare_imports(quick=options.quick)
-        rows += compare_growth(names, quick=options.quick)
+        growth = compare_growth(names, quick=options.quick)
+        assert_growth_is_complete(growth, names, quick=options.quick)
+        rows += growth
     kept = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
     if options.json is not None:
         options.json.write_text(kept)
@@ -85,6 +88,19 @@ def assert_complete(rows: list[Row], cells: list[Cell], names: list[str]) -> Non
         for cell in cells
         for name, kinds in made(names, cell).items()
         for kind in kinds
+    }
+    assert timed == due, f"not timed: {due - timed}; not due: {timed - due}"
+
+
+def assert_growth_is_complete(rows: list[Row], names: list[str], *, quick: bool) -> None:
+    """Every series has every size, of every peer whose growth is shown."""
+    timed = {(row["series"], Cell(**row["cell"]), row["kind"], row["peer"]) for row in rows}
+    due = {
+        (series, cell, kind, name)
+        for series, cells in GROWTH.items()
+        for cell in cells[: 1 if quick else None]
+        for kind in (FORWARD, GRADIENT)
+        for name in grown(names, cell, kind)
     }
     assert timed == due, f"not timed: {due - timed}; not due: {timed - due}"
 

@@ -100,14 +100,11 @@ def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
     for series, cells in GROWTH.items():
         for cell in cells[:1] if quick else cells:
             params, x = network(cell)
-            offers = made([name for name in names if name in GROWING], cell)
-            peers = {name: PEERS[name].make(cell, params, x) for name in offers}
+            peers = {
+                name: PEERS[name].make(cell, params, x) for name in grown(names, cell, FORWARD)
+            }
             for kind in (FORWARD, GRADIENT):
-                calls = {
-                    name: peer.calls[kind] for name, peer in peers.items() if kind in peer.calls
-                }
-                if not calls:
-                    continue
+                calls = {name: peers[name].calls[kind] for name in grown(names, cell, kind)}
                 reference = calls["jaxrnn"]()
                 for name, call in calls.items():
                     assert_agreement(name, call(), reference)
@@ -121,6 +118,15 @@ def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
                     rows.append(row)
                     _print(row)
     return rows
+
+
+def grown(names: list[str], cell: Cell, kind: str) -> list[str]:
+    """The peers among these whose growth is shown."""
+    return [
+        name
+        for name, kinds in made(names, cell).items()
+        if name in GROWING and (kind in kinds or cell.n_sets is not None)
+    ]
 
 
 def products_per_second(*, quick: bool) -> float:

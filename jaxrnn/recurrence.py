@@ -3,8 +3,9 @@
     a_t = x_t wx + h_{t-1} wh + b
     h_t = f(a_t)                                   t = 1 .. n_steps, f the activation
 
-Where f' can be had from f, as for tanh and relu, the derivative has a rule of its own. It is a
-Jacobian-vector product, so that JAX makes every mode and order of differentiation from it:
+Where f' can be had from f, as for tanh and relu, and the steps are more than a few, the derivative
+has a rule of its own. It is a Jacobian-vector product, so that JAX makes every mode and order of
+differentiation from it:
 
     da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + (f'(h_{t-1}) * da_{t-1}) wh
     dh_t = f'(h_t) * da_t                          with dh_0 for f'(h_0) * da_0
@@ -94,20 +95,19 @@ def run(
         out = _run_with_rule(activation, unroll, params, x, h0)
     else:
         out = _run_plainly(activation, unroll, params, x, h0)
-    series = tuple(axis + 1 for axis in single)
+    after_time = tuple(axis + 1 for axis in single)
     return Trajectory(
         jax.lax.expand_dims(out.last, single),
-        jax.lax.expand_dims(out.a, series),
-        jax.lax.expand_dims(out.before, series),
+        jax.lax.expand_dims(out.a, after_time),
+        jax.lax.expand_dims(out.before, after_time),
     )
 
 
 def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
     """`a_t` and `h_t`: the states after the steps are those before, shifted by one."""
-    last, *series = trajectory
-    a, before = (jnp.moveaxis(array, 0, -2) for array in series)
-    h = jnp.concatenate([before, last[..., None, :]], axis=-2)[..., 1:, :]
-    return RNNStates(a, h)
+    before = jnp.moveaxis(trajectory.before, 0, -2)
+    h = jnp.concatenate([before, trajectory.last[..., None, :]], axis=-2)[..., 1:, :]
+    return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), h)
 
 
 def _run_plainly(
@@ -182,7 +182,7 @@ def _run_jvp(
 ) -> tuple[Trajectory, Trajectory]:
     params, x, h0 = primals
     derivative = DERIVATIVES[activation]
-    # What is not differentiated has no tangent, and costs nothing.
+    # What is not differentiated has no tangent, and costs nothing; something is.
     (dwx, dwh, db), dx, dh0 = jax.tree.map(
         lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
         tangents,
@@ -208,23 +208,22 @@ def _run_jvp(
     # Checkpointed, so that what is kept for the transpose is h_{t-1}, which `dwh` needs anyway, and
     # not f'(h_{t-1}).
     @partial(jax.checkpoint, prevent_cse=False)
-    def advance(da_tm1: jax.Array, series: Any) -> tuple[jax.Array, Any]:
-        *da_in_t, h_tm1 = series
+    def advance(da_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
+        da_in_t, h_tm1 = inputs_t
         dh_tm1 = derivative(h_tm1) * da_tm1
-        da_t = jnp.einsum("...i,ji->...j", dh_tm1, wh_transposed)
-        da_t = sum(da_in_t, start=da_t)
+        da_t = jnp.einsum("...i,ji->...j", dh_tm1, wh_transposed) + da_in_t
         return da_t, (dh_tm1, da_t)
 
     zeros = jnp.zeros_like(out.last)
-    series = *([sum(da_in[1:], start=da_in[0])] if da_in else []), out.before
-    da_last, (dbefore, da) = jax.lax.scan(advance, zeros, series, unroll=unroll)
+    inputs = sum(da_in[1:], start=da_in[0]), out.before
+    da_last, (dbefore, da) = jax.lax.scan(advance, zeros, inputs, unroll=unroll)
     if dh0 is not None:
         dbefore = dbefore.at[0].add(dh0)
     return out, Trajectory(derivative(out.last) * da_last, da, dbefore)
 
 
-def _time_first(series: jax.Array) -> jax.Array:
-    return jnp.moveaxis(series, -2, 0)
+def _time_first(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, -2, 0)
 
 
 def _broadcast(b: jax.Array, a: jax.Array) -> jax.Array:
@@ -240,11 +239,11 @@ def _flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
 def _small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights`, but of few numbers as a sum, which costs no call of a library.
 
-    The compiler fuses the sum with the rest of the step, which makes small networks up to seven
-    times as fast. Under `jax.vmap` the numbers are not few any more.
+    The compiler fuses the sum with the rest of the step (measured in bench/README.md). Under
+    `jax.vmap` the numbers are not few any more.
     """
     n_multiplications = array.size * weights.shape[-1]
-    few = 512 if array.ndim == 1 else 2048  # a vector needs no library
+    few = 512 if array.ndim == 1 else 2048  # less for a vector, whose product is no call either
     if isinstance(n_multiplications, int) and n_multiplications <= few:
         return cast(jax.Array, _summed_matmul(array, weights))
     return array @ weights

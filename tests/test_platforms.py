@@ -42,7 +42,7 @@ def test_the_loops_agree(run: Callable[..., Any], biased: bool, args: Any) -> No
 
 
 def products_in_loops(function: Callable[..., Any], args: Any, platform: str) -> list[int]:
-    """How many matrix products each innermost loop of the StableHLO for a platform holds."""
+    """How many matrix products each loop of the StableHLO for a platform holds."""
     lowered = jax.jit(function).trace(*args).lower(lowering_platforms=(platform,))
     module: Any = lowered.compiler_ir("stablehlo")
     functions = {each.name.value: each for each in module.body.operations if hasattr(each, "name")}
@@ -87,3 +87,9 @@ def test_on_cpus_a_small_product_is_a_sum(kind: str, n_products: int) -> None:
     assert products_in_loops(jax.value_and_grad(loss), args, "cpu") == [n_products, 1]
     sets = jax.tree.map(lambda array: np.stack([array] * 3), args)
     assert products_in_loops(jax.vmap(rnn_forward), sets, "cpu") == [2]
+
+
+def test_few_steps_are_written_out() -> None:
+    params, x, h0 = ARGUMENTS["wide"]
+    assert products_in_loops(jax.value_and_grad(loss), (params, x[:, :4], h0), "cpu") == []
+    assert products_in_loops(jax.value_and_grad(loss), (params, x[:, :5], h0), "cpu") == [2, 1]
