@@ -232,6 +232,8 @@ def _broadcast(b: jax.Array, a: jax.Array) -> jax.Array:
 
 def _flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights` over one flattened axis: the transpose is then one product of matrices."""
+    if any(axis is not None for axis in jax.typeof(array).sharding.spec):
+        return array @ weights  # on a mesh with explicit axes, JAX flattens none that is sharded
     flat = array.reshape(math.prod(array.shape[:-1]), array.shape[-1]) @ weights
     return flat.reshape(*array.shape[:-1], weights.shape[-1])
 

@@ -135,6 +135,25 @@ def _stack_of_one(tree: Any) -> Any:
     return jax.tree.map(lambda array: array[None], tree)
 
 
+@pytest.mark.parametrize("n_steps", [3, 6])
+@pytest.mark.parametrize("n_nodes", [4, 64], ids=["small", "wide"])
+def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
+    """The type of a batch that is shared among devices goes through values and gradients."""
+    params = init_params(jax.random.key(0), 2, n_nodes)
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def loss(params: Any, x: Any) -> jax.Array:
+        last, (a, h) = rnn_forward(params, x), rnn_states(params, x)
+        return jnp.sum(last) + jnp.sum(jnp.sin(a)) + jnp.sum(jnp.cos(h))
+
+    x = X[:, :n_steps]
+    expected = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
+        actual = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, sharded)
+    assert_close(actual, expected, 1e-5)
+
+
 def test_inside_the_loop_of_a_caller() -> None:
     """Feeding the last state of one segment to the next, in a scan: the whole sequence."""
 
