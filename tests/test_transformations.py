@@ -135,8 +135,7 @@ def _stack_of_one(tree: Any) -> Any:
     return jax.tree.map(lambda array: array[None], tree)
 
 
-@pytest.mark.parametrize("n_steps", [3, 6])
-@pytest.mark.parametrize("n_nodes", [4, 64], ids=["small", "wide"])
+@pytest.mark.parametrize(("n_steps", "n_nodes"), [(3, 64), (6, 4)])
 def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
     """The type of a batch that is shared among devices goes through values and gradients."""
     params = init_params(jax.random.key(0), 2, n_nodes)
