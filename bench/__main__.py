@@ -117,7 +117,7 @@ def print_means(rows: list[Row]) -> None:
             print(f"\n{kind}: times as long as jaxrnn, geometric mean and least over the cells")
             heading = kind
         mean = math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
-        print(f"  {name:18} {mean:7.2f} {min(ratios):7.2f}")
+        print(f"  {name:23} {mean:7.2f} {min(ratios):7.2f}")
 
 
 def machine() -> dict[str, Any]:

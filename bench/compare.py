@@ -150,7 +150,8 @@ def temporary_bytes(
     name: str, peers: dict[str, Peer], kind: str, params: Any, x: Any
 ) -> int | None:
     """What XLA allocates besides arguments and results; of the peers, for the plain scan alone."""
-    if name != "plain scan" and not name.startswith("jaxrnn"):
+    ours = name.startswith("jaxrnn") and kind in peers[name].programs
+    if name != "plain scan" and not ours:
         return None
     compiled = peers[name].programs[kind].lower(params, x).compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)
@@ -172,4 +173,4 @@ def _print(row: Row) -> None:
     lower, upper = row["ratio_quartiles"]
     times = f"{row['seconds'] * 1e6:12.1f} us {row['ratio']:7.2f} [{lower:.2f}, {upper:.2f}]"
     n_bytes = "" if row.get("bytes") is None else f"{row['bytes']:14,} bytes"
-    print(f"  {row['peer']:18} {times} {n_bytes}", flush=True)
+    print(f"  {row['peer']:23} {times} {n_bytes}", flush=True)

@@ -47,6 +47,12 @@ def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     return _of_jax(rnn_forward, lambda params, x: rnn_states(params, x).h, cell, params, x)
 
 
+def jaxrnn_on_fixed_weights(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The package, its weights constants of the program, as ONNX Runtime's are of the model."""
+    run = jax.jit(partial(rnn_forward, params))
+    return Peer({FORWARD: lambda: run(x).block_until_ready()}, {})
+
+
 def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, as many parameter sets at a time as the cache holds."""
     return _peer({GRADIENT: jax.jit(_in_chunks(cell))}, params, x)
@@ -252,6 +258,7 @@ class Entry(NamedTuple):
 # The first is what the others are compared with.
 PEERS = {
     "jaxrnn": Entry(jaxrnn),
+    "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, sets=("one",)),
     "jaxrnn in chunks": Entry(jaxrnn_in_chunks, sets=("many",)),
     "jaxrnn on devices": Entry(jaxrnn_on_devices, sets=("many",)),
     "plain scan": Entry(plain_scan),
@@ -273,7 +280,7 @@ def missing(name: str) -> list[str]:
 def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
     """The peers among these that a cell is for, and what each of them must offer there."""
     wanted = "one" if cell.n_sets is None else "many"
-    forward_only = ("ONNX Runtime", "NumPy loop")
+    forward_only = ("jaxrnn on fixed weights", "ONNX Runtime", "NumPy loop")
     kinds = (FORWARD, GRADIENT, STATES) if wanted == "one" else (GRADIENT,)
     return {
         name: (FORWARD,) if name in forward_only else kinds
