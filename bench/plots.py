@@ -16,7 +16,7 @@ from bench.cells import GROWTH, Cell  # noqa: E402
 from bench.peers import FORWARD, GRADIENT, PEERS, STATES  # noqa: E402
 
 Row = dict[str, Any]
-COLOURS = dict(zip(PEERS, matplotlib.colormaps["tab20"].colors, strict=False))
+COLOURS = dict(zip(PEERS, matplotlib.colormaps["tab20"](range(20)), strict=False))
 SIZES = {"steps": "n_steps", "nodes": "n_nodes", "batch": "batch", "parameter sets": "n_sets"}
 
 
