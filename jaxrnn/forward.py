@@ -1,18 +1,22 @@
-"""The public functions of the vanilla RNN: one step, the last state, all states.
-
-Each checks its arguments while it is traced, so a call that is already compiled pays nothing.
-"""
+"""The public functions of the vanilla RNN: one step, the last state, all states."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxrnn import recurrence
-from jaxrnn.params import RNNParams, is_real
+from jaxrnn import checkpointing, recurrence
+from jaxrnn.arguments import (
+    check_activation,
+    check_features,
+    check_lengths,
+    prepared,
+    promoted,
+)
+from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import Activation, RNNStates
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -25,6 +29,19 @@ def _jit(*static: str) -> Callable[[FunctionT], FunctionT]:
         return cast(FunctionT, jax.jit(function, static_argnames=static))
 
     return decorate
+
+
+def _checking_lengths(jitted: FunctionT) -> FunctionT:
+    """Checks their values outside `jax.jit`, inside of which nothing has one."""
+
+    @wraps(jitted)
+    def call(*args: Any, **options: Any) -> Any:
+        lengths = options.get("lengths")
+        if lengths is not None:
+            check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
+        return jitted(*args, **options)
+
+    return cast(FunctionT, call)
 
 
 @_jit("activation")
@@ -47,10 +64,10 @@ def rnn_step(
     Raises:
       TypeError, ValueError: as `rnn_forward`.
     """
-    params, (x_t, h) = _promoted(params, {"x_t": x_t, "h": h})
+    params, (x_t, h) = promoted(params, {"x_t": x_t, "h": h})
     if x_t.ndim == 0:
         raise ValueError("x_t must have shape (*batch, n_features), but has shape ()")
-    _check_features("x_t", x_t, params)
+    check_features("x_t", x_t, params)
     n_nodes = params.wh.shape[0]
     if h.ndim == 0 or h.shape[-1] != n_nodes:
         raise ValueError(
@@ -65,17 +82,22 @@ def rnn_step(
         ) from None
     h = jnp.broadcast_to(h, (*batch, h.shape[-1]))
     x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
-    _check_activation(activation, h.shape, h.dtype)
+    check_activation(activation, h.shape, h.dtype)
     return recurrence.step(params, h, x_t, activation).h
 
 
-@_jit("activation", "unroll")
+@_checking_lengths
+@_jit("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_forward(
     params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None = None,
     *,
     activation: Activation = jnp.tanh,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    checkpoint_every: int | None = None,
     unroll: int = 1,
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
@@ -92,143 +114,65 @@ def rnn_forward(
         one initial state for the whole batch. None is zero.
       activation: an elementwise function that keeps shape and dtype. A new function object is a
         new compilation: define it once, outside any loop.
+      lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps; what comes
+        after them in `x` is padding. The state holds in the padding, whose contents, NaN included,
+        reach no value and no gradient; with length 0 it is `h0`. Where lengths are traced, as
+        inside the caller's own `jit`, those out of range count as the nearest in range.
+      resets: bool `(*batch, n_steps)`: where true, the state is put back to `h0` before that step,
+        as where a sequence begins that was packed behind another. In the padding they do nothing.
+      reverse: run from the last step that is not padding to the first.
+      checkpoint_every: keep one state in so many for the backward pass and compute the others again
+        there: of n_steps, its memory is some n_steps / checkpoint_every + checkpoint_every states,
+        least near the square root of n_steps, for about a third more time. None keeps all. Values
+        and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, passed on to `jax.lax.scan`.
 
     Returns:
-      `h_{n_steps}`, `(*batch, n_nodes)`; `h0` where there are no steps. Everything is computed in
-      the dtype of the result: what `params`, `x` and `h0` promote to by JAX's rules, made floating.
+      The state after the last step that is run, `(*batch, n_nodes)`; `h0` where there is none.
+      Everything is computed in the dtype of the result: what `params`, `x` and `h0` promote to by
+      JAX's rules, made floating.
 
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
-        is not callable or changes shape or dtype, `unroll` is not an integer.
-      ValueError: shapes do not fit each other, or `unroll` is less than 1.
+        is not callable or changes shape or dtype, `lengths` are not integers or `resets` not bool,
+        `reverse` is not a bool, `checkpoint_every` or `unroll` not an integer.
+      ValueError: shapes do not fit each other, a length is not traced and out of range,
+        `checkpoint_every` or `unroll` is less than 1, or the former is given with a symbolic
+        n_steps.
     """
-    return recurrence.run(*_prepared(params, x, h0, activation, unroll)).last
+    loop, params, given = prepared(
+        params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
+    )
+    return checkpointing.run(loop, params, given, checkpoint_every).last
 
 
-@_jit("activation", "unroll")
+@_checking_lengths
+@_jit("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_states(
     params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None = None,
     *,
     activation: Activation = jnp.tanh,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    checkpoint_every: int | None = None,
     unroll: int = 1,
 ) -> RNNStates[jax.Array]:
     """Every pre-activation and every hidden state of a vanilla RNN run over a sequence.
 
-    Arguments, dtype and errors are those of `rnn_forward`, whose result is `h[..., -1, :]` where
-    there is at least one step.
+    Arguments, dtype and errors are those of `rnn_forward`, whose result, where there is at least
+    one step, is `h[..., -1, :]`, or `h[..., 0, :]` with `reverse`.
 
     Returns:
-      `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Inside `jax.jit`, a field that is not
-      used is not stored; to store neither, for the last state alone, call `rnn_forward`.
+      `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`, step by step beside `x`, with `reverse`
+      too. In the padding `h` is the state that holds there and `a` is zero. Inside `jax.jit`, a
+      field that is not used is not stored; to store neither, for the last state alone, call
+      `rnn_forward`.
     """
-    trajectory = recurrence.run(*_prepared(params, x, h0, activation, unroll))
-    return recurrence.states(trajectory)
-
-
-def _prepared(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None,
-    activation: Activation,
-    unroll: int,
-) -> tuple[RNNParams[Any], jax.Array, jax.Array, Activation, int]:
-    """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
-    _check_unroll(unroll)
-    params, (x, h0) = _promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
-    if x.ndim < 2:
-        raise ValueError(
-            f"x must have shape (*batch, n_steps, n_features), but has shape {x.shape}"
-        )
-    _check_features("x", x, params)
-    # A sum over no steps. Inside jax.shard_map these zeros vary over the devices that the states
-    # will vary over, as the carry of a scan must from the start.
-    zeros = jax.lax.stop_gradient(jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2))
-    try:
-        h0 = zeros + jnp.broadcast_to(h0, zeros.shape)
-    except ValueError:
-        raise ValueError(
-            f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
-        ) from None
-    _check_activation(activation, h0.shape, h0.dtype)
-    return params, x, h0, activation, unroll
-
-
-def _promoted(
-    params: RNNParams[Any], inputs: dict[str, ArrayLike]
-) -> tuple[RNNParams[Any], list[jax.Array]]:
-    """`params` and the named inputs as arrays of the one floating dtype that all promote to."""
-    if not isinstance(params, RNNParams):
-        raise TypeError(f"params must be an RNNParams, but is a {type(params).__name__}")
-    arrays = [_real_array(name, value) for name, value in inputs.items()]
-    weights = RNNParams(
-        _real_array("params.wx", params.wx),
-        _real_array("params.wh", params.wh),
-        None if params.b is None else _real_array("params.b", params.b),
+    loop, params, given = prepared(
+        params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
     )
-    _check_params(weights)
-    # The Python type `float` makes integers floating and widens nothing.
-    dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
-    weights = jax.tree.map(lambda array: array.astype(dtype), weights)
-    return weights, [array.astype(dtype) for array in arrays]
-
-
-def _real_array(name: str, value: ArrayLike) -> jax.Array:
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        came = type(value).__name__
-        raise TypeError(f"{name} must be an array of real numbers, but is a {came}") from error
-    if not is_real(array.dtype):
-        raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
-    return array
-
-
-def _check_params(params: RNNParams[Any]) -> None:
-    wx, wh, b = params
-    if wx.ndim != 2:
-        raise ValueError(
-            f"params.wx must have shape (n_features, n_nodes), but has shape {wx.shape}; "
-            "map over a stack of parameter sets with jax.vmap"
-        )
-    n_nodes = wx.shape[1]
-    if wh.shape != (n_nodes, n_nodes):
-        raise ValueError(
-            f"params.wh must have shape (n_nodes, n_nodes) = {(n_nodes, n_nodes)} to fit params.wx "
-            f"of shape {wx.shape}, but has shape {wh.shape}"
-        )
-    if b is not None and b.shape != (n_nodes,):
-        raise ValueError(
-            f"params.b must have shape (n_nodes,) = {(n_nodes,)} to fit params.wx of shape "
-            f"{wx.shape}, or be None, but has shape {b.shape}"
-        )
-
-
-def _check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None:
-    if array.shape[-1] != params.wx.shape[0]:
-        raise ValueError(
-            f"{name} has {array.shape[-1]} features ({name}: {array.shape}), but params.wx expects "
-            f"{params.wx.shape[0]} (wx: {params.wx.shape})"
-        )
-
-
-def _check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if not callable(activation):
-        raise TypeError(f"activation must be callable, but is {activation!r}")
-    # The lambda, as JAX keeps weak references to what it traces and not every callable allows one.
-    h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
-    if getattr(h, "shape", None) != shape or h.dtype != dtype:
-        came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
-        raise TypeError(
-            "activation must return the dtype and shape it is given, "
-            f"{dtype}{shape}, but returned {came}"
-        )
-
-
-def _check_unroll(unroll: int) -> None:
-    if isinstance(unroll, bool) or not isinstance(unroll, int):
-        raise TypeError(f"unroll must be an integer, but is {unroll!r}")
-    if unroll < 1:
-        raise ValueError(f"unroll must be at least 1, but is {unroll}")
+    trajectory = checkpointing.run(loop, params, given, checkpoint_every)
+    return recurrence.states(loop, trajectory)

@@ -15,20 +15,30 @@ transpose of that, which is what `jax.grad` runs, is backpropagation through tim
 product for the gradient of each weight matrix, where differentiating the loop step by step adds to
 those gradients in every iteration. Between the passes only the states are kept.
 
+A step that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps
+the state, h_t = h_{t-1}, and with it da_t = da_{t-1}, as f' of the same state is the same.
+
 Here the arguments are already checked, and all have one dtype.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NamedTuple, cast
 
 import jax
-import jax.custom_batching
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.params import ArrayT, RNNParams
+from jaxrnn.products import flat_matmul, small_matmul
+from jaxrnn.sequences import (
+    Sequences,
+    real_steps,
+    reset_steps,
+    select,
+    waiting_steps,
+    without_padding,
+)
 
 Activation = Callable[[jax.Array], jax.Array]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
@@ -39,7 +49,6 @@ DERIVATIVES: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     jnp.tanh: lambda h: 1 - jnp.minimum(h * h, 1),
     jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
 }
-
 
 # So many steps are written out, as neither a loop nor a rule repays what it costs.
 FEW_STEPS = 4
@@ -60,13 +69,21 @@ class RNNStates(NamedTuple, Generic[ArrayT]):
 jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.RNNStates")
 
 
+class Loop(NamedTuple):
+    """How the loop over the steps is run."""
+
+    activation: Activation
+    reverse: bool
+    unroll: int
+
+
 class Trajectory(NamedTuple):
     """What a loop gives; what is not used, the compiler drops.
 
     Attributes:
-      last: the state after the last step, `(*batch, n_nodes)`.
-      a: the pre-activations `a_t`, `(n_steps, *batch, n_nodes)`.
-      before: the states before the steps, `h_{t-1}`, the same shape.
+      last: the state after the last step that is run, `(*batch, n_nodes)`.
+      a: the pre-activations `a_t`, zero in the padding, `(n_steps, *batch, n_nodes)`.
+      before: the states before the steps and before their resets, `h_{t-1}`, the same shape.
     """
 
     last: jax.Array
@@ -81,20 +98,19 @@ def step(
     return _advance(activation, _project(params, x_t), h_tm1 @ params.wh)
 
 
-def run(
-    params: RNNParams[Any], x: jax.Array, h0: jax.Array, activation: Activation, unroll: int
-) -> Trajectory:
-    """Every step, over `x (*batch, n_steps, n_features)` from `h0 (*batch, n_nodes)`."""
-    n_steps = x.shape[-2]
+def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    """Every step."""
+    n_steps = given.x.shape[-2]
     # On CPUs the loop is 1.7 times as fast on a vector as on a matrix of one row.
-    single = tuple(axis for axis, size in enumerate(h0.shape[:-1]) if size == 1)
-    x, h0 = jax.lax.squeeze(x, single), jax.lax.squeeze(h0, single)
+    single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
+    given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
+    given = without_padding(given)
     if isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
-        out = _run_inputs_first(activation, max(n_steps, 1), params, x, h0)
-    elif activation in DERIVATIVES:
-        out = _run_with_rule(activation, unroll, params, x, h0)
+        out = _run_inputs_first(loop._replace(unroll=max(n_steps, 1)), params, given)
+    elif loop.activation in DERIVATIVES:
+        out = _run_with_rule(loop, params, given)
     else:
-        out = _run_plainly(activation, unroll, params, x, h0)
+        out = _run_plainly(loop, params, given)
     after_time = tuple(axis + 1 for axis in single)
     return Trajectory(
         jax.lax.expand_dims(out.last, single),
@@ -103,57 +119,56 @@ def run(
     )
 
 
-def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
+def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
     """`a_t` and `h_t`: the states after the steps are those before, shifted by one."""
     # Rolled, as its derivative takes the memory of one array less than that of a concatenation.
     before = jnp.moveaxis(trajectory.before, 0, -2)
-    h = jnp.roll(before, -1, axis=-2).at[..., -1:, :].set(trajectory.last[..., None, :])
+    shift, end = (1, slice(0, 1)) if loop.reverse else (-1, slice(-1, None))
+    h = jnp.roll(before, shift, axis=-2).at[..., end, :].set(trajectory.last[..., None, :])
     return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), h)
 
 
-def _run_plainly(
-    activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
-) -> Trajectory:
-    project = partial(_project, params)
-    return _loop(activation, unroll, params, h0, _time_first(x), project, jnp.matmul)
+def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    return _scan(loop, params, given, _time_first(given.x), partial(_project, params), jnp.matmul)
 
 
-def _run_on_cpu(
-    activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
-) -> Trajectory:
+def _run_on_cpu(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     # Reads x where it is, as a copy of it with time first would have to be kept.
     def project(t: jax.Array) -> jax.Array:
-        x_t = jax.lax.dynamic_index_in_dim(x, t, axis=-2, keepdims=False)
-        return _project(params, x_t, _small_matmul)
+        x_t = jax.lax.dynamic_index_in_dim(given.x, t, axis=-2, keepdims=False)
+        return _project(params, x_t, small_matmul)
 
-    n_steps = x.shape[-2]
-    return _loop(activation, unroll, params, h0, jnp.arange(n_steps), project, _small_matmul)
+    return _scan(loop, params, given, jnp.arange(given.x.shape[-2]), project, small_matmul)
 
 
-def _run_inputs_first(
-    activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
-) -> Trajectory:
+def _run_inputs_first(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     # For accelerators, where each product in the loop is a kernel to launch, and for few steps.
-    a_in = _project(params, _time_first(x), _flat_matmul)
-    return _loop(activation, unroll, params, h0, a_in, lambda a_in_t: a_in_t, jnp.matmul)
+    a_in = _project(params, _time_first(given.x), flat_matmul)
+    return _scan(loop, params, given, a_in, lambda a_in_t: a_in_t, jnp.matmul)
 
 
-def _loop(
-    activation: Activation,
-    unroll: int,
+def _scan(
+    loop: Loop,
     params: RNNParams[Any],
-    h0: jax.Array,
+    given: Sequences,
     inputs: jax.Array,
     project: Callable[[jax.Array], jax.Array],
     matmul: Matmul,
 ) -> Trajectory:
     """The loop over `inputs`, of each of which `project` makes `x_t wx + b`."""
 
-    def advance(h_tm1: jax.Array, input_t: jax.Array) -> tuple[jax.Array, Any]:
-        a_t, h_t = _advance(activation, project(input_t), matmul(h_tm1, params.wh))
+    def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
+        input_t, real, reset = inputs_t
+        start = select(reset, given.restart, h_tm1)
+        a_t, h_t = _advance(loop.activation, project(input_t), matmul(start, params.wh))
+        if real is not None:
+            a_t, h_t = select(real, a_t, jnp.zeros_like(a_t)), select(real, h_t, h_tm1)
         return h_t, (a_t, h_tm1)
 
-    last, (a, before) = jax.lax.scan(advance, h0, inputs, unroll=unroll)
+    masked_inputs = inputs, real_steps(given), reset_steps(given)
+    last, (a, before) = jax.lax.scan(
+        advance, given.h0, masked_inputs, reverse=loop.reverse, unroll=loop.unroll
+    )
     return Trajectory(last, a, before)
 
 
@@ -167,41 +182,26 @@ def _project(params: RNNParams[Any], x: jax.Array, matmul: Matmul = jnp.matmul) 
     return a_in if params.b is None else a_in + _broadcast(params.b, a_in)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _run_with_rule(
-    activation: Activation, unroll: int, params: RNNParams[Any], x: jax.Array, h0: jax.Array
-) -> Trajectory:
-    on_cpu = partial(_run_on_cpu, activation, unroll)
-    elsewhere = partial(_run_inputs_first, activation, unroll)
-    out = jax.lax.platform_dependent(params, x, h0, cpu=on_cpu, default=elsewhere)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    on_cpu, elsewhere = partial(_run_on_cpu, loop), partial(_run_inputs_first, loop)
+    out = jax.lax.platform_dependent(params, given, cpu=on_cpu, default=elsewhere)
     return cast(Trajectory, out)
 
 
 @partial(_run_with_rule.defjvp, symbolic_zeros=True)
-def _run_jvp(
-    activation: Activation, unroll: int, primals: Any, tangents: Any
-) -> tuple[Trajectory, Trajectory]:
-    params, x, h0 = primals
-    derivative = DERIVATIVES[activation]
+def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
+    params, given = primals
+    derivative = DERIVATIVES[loop.activation]
     # What is not differentiated has no tangent, and costs nothing; something is.
-    (dwx, dwh, db), dx, dh0 = jax.tree.map(
+    dparams, dgiven = jax.tree.map(
         lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
         tangents,
         is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
     )
-    out = _run_with_rule(activation, unroll, params, x, h0)
-
-    da_in = []
-    if dx is not None:
-        da_in.append(_flat_matmul(_time_first(dx), params.wx))
-    if dwx is not None:
-        da_in.append(_flat_matmul(_time_first(x), dwx))
-    if dwh is not None:
-        da_in.append(_flat_matmul(out.before, dwh))
-    if db is not None:
-        da_in.append(_broadcast(db, out.before))
-    if dh0 is not None:
-        da_in.append(jnp.zeros_like(out.before).at[0].set(dh0 @ params.wh))
+    out = _run_with_rule(loop, params, given)
+    waiting = waiting_steps(given, reverse=loop.reverse)
+    da_in = _tangent_inputs(params, given, out.before, dparams, dgiven, waiting)
 
     # Transposed here, once, so that the loop of the transpose has a plain product.
     wh_transposed = jax.lax.optimization_barrier(params.wh.T)
@@ -210,17 +210,51 @@ def _run_jvp(
     # not f'(h_{t-1}).
     @partial(jax.checkpoint, prevent_cse=False)
     def advance(da_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        da_in_t, h_tm1 = inputs_t
+        da_in_t, h_tm1, real, reset = inputs_t
         dh_tm1 = derivative(h_tm1) * da_tm1
-        da_t = jnp.einsum("...i,ji->...j", dh_tm1, wh_transposed) + da_in_t
-        return da_t, (dh_tm1, da_t)
+        start = select(reset, jnp.zeros_like(dh_tm1), dh_tm1)
+        da_t = jnp.einsum("...i,ji->...j", start, wh_transposed) + da_in_t
+        if real is None:
+            return da_t, (dh_tm1, da_t)
+        return select(real, da_t, da_tm1), (dh_tm1, select(real, da_t, jnp.zeros_like(da_t)))
 
-    zeros = jnp.zeros_like(out.last)
-    inputs = sum(da_in[1:], start=da_in[0]), out.before
-    da_last, (dbefore, da) = jax.lax.scan(advance, zeros, inputs, unroll=unroll)
-    if dh0 is not None:
-        dbefore = dbefore.at[0].add(dh0)
-    return out, Trajectory(derivative(out.last) * da_last, da, dbefore)
+    inputs = da_in, out.before, real_steps(given), reset_steps(given)
+    da_last, (dbefore, da) = jax.lax.scan(
+        advance, jnp.zeros_like(out.last), inputs, reverse=loop.reverse, unroll=loop.unroll
+    )
+    dlast = derivative(out.last) * da_last
+    if dgiven.h0 is not None:
+        dbefore = select(waiting, dgiven.h0, dbefore)
+        if given.lengths is not None:
+            dlast = select(given.lengths > 0, dlast, dgiven.h0)
+    return out, Trajectory(dlast, da, dbefore)
+
+
+def _tangent_inputs(
+    params: RNNParams[Any],
+    given: Sequences,
+    before: jax.Array,
+    dparams: RNNParams[Any],
+    dgiven: Any,
+    waiting: jax.Array,
+) -> jax.Array:
+    """What adds to `da_t` from outside the loop, for all steps at once."""
+    resets = reset_steps(given)
+    terms = []
+    if dgiven.x is not None:
+        terms.append(flat_matmul(_time_first(dgiven.x), params.wx))
+    if dparams.wx is not None:
+        terms.append(flat_matmul(_time_first(given.x), dparams.wx))
+    if dparams.wh is not None:
+        terms.append(flat_matmul(select(resets, given.restart, before), dparams.wh))
+    if dparams.b is not None:
+        terms.append(_broadcast(dparams.b, before))
+    if dgiven.h0 is not None:
+        from_h0 = waiting if resets is None else waiting & ~resets
+        terms.append(select(from_h0, dgiven.h0 @ params.wh, jnp.zeros_like(before)))
+    if dgiven.restart is not None:
+        terms.append(select(resets, dgiven.restart @ params.wh, jnp.zeros_like(before)))
+    return sum(terms[1:], start=terms[0])
 
 
 def _time_first(x: jax.Array) -> jax.Array:
@@ -229,38 +263,3 @@ def _time_first(x: jax.Array) -> jax.Array:
 
 def _broadcast(b: jax.Array, a: jax.Array) -> jax.Array:
     return jnp.broadcast_to(b, a.shape)  # in words, for jax_numpy_rank_promotion
-
-
-def _flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights` over one flattened axis: the transpose is then one product of matrices."""
-    if any(axis is not None for axis in jax.typeof(array).sharding.spec):
-        return array @ weights  # on a mesh with explicit axes, JAX flattens none that is sharded
-    flat = array.reshape(math.prod(array.shape[:-1]), array.shape[-1]) @ weights
-    return flat.reshape(*array.shape[:-1], weights.shape[-1])
-
-
-def _small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, but of few numbers as a sum, which costs no call of a library.
-
-    The compiler fuses the sum with the rest of the step (measured in bench/README.md). Under
-    `jax.vmap` the numbers are not few any more.
-    """
-    n_multiplications = array.size * weights.shape[-1]
-    few = 512 if array.ndim == 1 else 2048  # less for a vector, whose product is no call either
-    if isinstance(n_multiplications, int) and n_multiplications <= few:
-        return cast(jax.Array, _summed_matmul(array, weights))
-    return array @ weights
-
-
-@jax.custom_batching.custom_vmap
-def _summed_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    weights = jnp.broadcast_to(weights, (*array.shape, weights.shape[-1]))
-    return jnp.sum(array[..., None] * weights, axis=-2)
-
-
-@_summed_matmul.def_vmap
-def _matmul_of_many(
-    axis_size: int, batched: list[bool], array: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, bool]:
-    in_axes = [0 if each else None for each in batched]
-    return jax.vmap(jnp.matmul, in_axes)(array, weights), True

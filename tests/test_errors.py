@@ -127,6 +127,49 @@ BAD_CALLS = {
     "activation that returns nothing": Bad(
         TypeError, "activation .* returned NoneType", options={"activation": lambda a: None}
     ),
+    "lengths of another batch": Bad(
+        ValueError,
+        r"lengths must have shape \(\*batch,\) = \(3,\) to fit x of shape \(3, 5, 2\), but have "
+        r"shape \(2,\)",
+        options={"lengths": np.array([1, 2])},
+    ),
+    "lengths a scalar": Bad(ValueError, r"lengths .* shape \(\)", options={"lengths": 2}),
+    "lengths of floats": Bad(
+        TypeError,
+        "lengths must be integers, but have dtype float32",
+        options={"lengths": np.ones(3, np.float32)},
+    ),
+    "lengths of bools": Bad(
+        TypeError, "lengths must be integers, .* bool", options={"lengths": np.ones(3, bool)}
+    ),
+    "lengths text": Bad(TypeError, "(?s)str", options={"lengths": "abc"}),
+    "resets of another batch": Bad(
+        ValueError,
+        r"resets must have shape \(\*batch, n_steps\) = \(3, 5\) to fit x of shape \(3, 5, 2\), "
+        r"but have shape \(5,\)",
+        options={"resets": np.ones(5, bool)},
+    ),
+    "resets of integers": Bad(
+        TypeError,
+        "resets must be bool, but have dtype int32",
+        options={"resets": np.ones((3, 5), np.int32)},
+    ),
+    "reverse an integer": Bad(
+        TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
+    ),
+    "reverse missing": Bad(
+        TypeError, "reverse must be a bool, but is None", options={"reverse": None}
+    ),
+    "checkpoint_every zero": Bad(
+        ValueError,
+        "checkpoint_every must be at least 1, but is 0",
+        options={"checkpoint_every": 0},
+    ),
+    "checkpoint_every a float": Bad(
+        TypeError,
+        "checkpoint_every must be an integer, but is 2.0",
+        options={"checkpoint_every": 2.0},
+    ),
     "unroll zero": Bad(ValueError, "unroll must be at least 1, but is 0", options={"unroll": 0}),
     "unroll a bool": Bad(
         TypeError, "unroll must be an integer, but is True", options={"unroll": True}

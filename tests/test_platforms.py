@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrnn import RNNParams, recurrence, rnn_forward
+from jaxrnn.sequences import Sequences
 from tests.comparing import assert_close
 
 
@@ -35,10 +36,12 @@ over_arguments = pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMEN
 def test_the_loops_agree(run: Callable[..., Any], biased: bool, args: Any) -> None:
     params, x, h0 = args
     params = params if biased else params._replace(b=None)
+    loop = recurrence.Loop(jnp.tanh, reverse=False, unroll=1)
     with jax.enable_x64(True):
-        arrays = jax.tree.map(jnp.asarray, (params, x, h0))
-        expected = recurrence._run_plainly(jnp.tanh, 1, *arrays)
-        assert_close(run(jnp.tanh, 1, *arrays), expected, 1e-14)
+        given = Sequences(x, h0, lengths=None, resets=None, restart=None)
+        arrays = jax.tree.map(jnp.asarray, (params, given))
+        expected = recurrence._run_plainly(loop, *arrays)
+        assert_close(run(loop, *arrays), expected, 1e-14)
 
 
 def products_in_loops(function: Callable[..., Any], args: Any, platform: str) -> list[int]:

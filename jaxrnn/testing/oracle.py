@@ -10,12 +10,14 @@ written out by hand. Of a scalar loss, let `ga_t` and `gh_t` be the derivatives 
     dwx = sum_t x_t^T ga_t      dwh = sum_t h_{t-1}^T ga_t      db = sum_t ga_t
     dx_t = ga_t wx^T            dh0 = ga_1 wh^T
 
+A step that is a reset has h_0 for h_{t-1}, and one in the padding has h_t = h_{t-1} and a_t = 0.
+
 Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78
 (1990), 1550-1560.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,38 +48,79 @@ class Gradients(NamedTuple):
     h0: FloatArray
 
 
+class Options(TypedDict, total=False):
+    """The options of the oracle, which are those of the functions it speaks for.
+
+    Attributes:
+      activation: the activation with its derivative; tanh.
+      lengths: integers `(*batch,)`, from 0 to n_steps; all steps.
+      resets: bool `(*batch, n_steps)`; none.
+      reverse: from the last step to the first; False.
+    """
+
+    activation: Differentiable
+    lengths: ArrayLike | None
+    resets: ArrayLike | None
+    reverse: bool
+
+
 def rnn_states(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    activation: Differentiable = TANH,
+    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[FloatArray]:
     """What `jaxrnn.rnn_states` means: every `a` and `h`, each `(*batch, n_steps, n_nodes)`."""
-    wx, wh, b = _float64(params)
-    x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
-    *batch, n_steps, _ = x.shape
-    a = np.zeros((*batch, n_steps, *b.shape))
-    h = np.zeros_like(a)
-    for i in np.ndindex(*batch):
-        h_tm1 = h0[i]
-        for t in range(n_steps):
-            a[i][t] = x[i][t] @ wx + h_tm1 @ wh + b
-            h[i][t] = activation.function(a[i][t])
-            h_tm1 = h[i][t]
-    return RNNStates(a, h)
+    run = _run(params, x, h0, options)
+    return RNNStates(run.a, run.h)
 
 
 def rnn_forward(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    activation: Differentiable = TANH,
+    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> FloatArray:
     """What `jaxrnn.rnn_forward` means: the state after the last step, `(*batch, n_nodes)`."""
-    h = rnn_states(params, x, h0, activation=activation).h
-    return h[..., -1, :] if h.shape[-2] > 0 else np.array(_full_h0(params, x, h0))
+    return _run(params, x, h0, options).last
+
+
+class _Run(NamedTuple):
+    """All that the network passes through; `start` is the state that each step starts from."""
+
+    start: FloatArray
+    a: FloatArray
+    h: FloatArray
+    last: FloatArray
+
+
+def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Options) -> _Run:
+    wx, wh, b = _float64(params)
+    x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
+    activation = options.get("activation", TANH)
+    steps, lengths, resets = _steps(x, options)
+    *batch, n_steps, _ = x.shape
+    a = np.zeros((*batch, n_steps, *b.shape))
+    start, h, last = np.zeros_like(a), np.zeros_like(a), np.zeros_like(h0)
+    for i in np.ndindex(*batch):
+        h_tm1 = h0[i]
+        for t in steps:
+            if t < lengths[i]:
+                start[i][t] = h0[i] if resets[i][t] else h_tm1
+                a[i][t] = x[i][t] @ wx + start[i][t] @ wh + b
+                h[i][t] = activation.function(a[i][t])
+            else:
+                h[i][t] = h_tm1
+            h_tm1 = h[i][t]
+        last[i] = h_tm1
+    return _Run(start, a, h, last)
+
+
+def _steps(x: FloatArray, options: Options) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
+    """The steps in the order they are run, and lengths and resets in full."""
+    *batch, n_steps, _ = x.shape
+    lengths, resets = options.get("lengths"), options.get("resets")
+    lengths = np.full(batch, n_steps) if lengths is None else np.asarray(lengths)
+    resets = np.zeros((*batch, n_steps), bool) if resets is None else np.asarray(resets)
+    assert lengths.shape == (*batch,), (x.shape, lengths.shape)
+    assert resets.shape == (*batch, n_steps), (x.shape, resets.shape)
+    assert np.all((lengths >= 0) & (lengths <= n_steps)), (n_steps, lengths)
+    steps = list(range(n_steps))
+    return steps[::-1] if options.get("reverse", False) else steps, lengths, resets
 
 
 def rnn_gradients(
@@ -88,7 +131,7 @@ def rnn_gradients(
     g_last: ArrayLike = 0.0,
     g_a: ArrayLike = 0.0,
     g_h: ArrayLike = 0.0,
-    activation: Differentiable = TANH,
+    **options: Unpack[Options],
 ) -> Gradients:
     """Backpropagation through time for a loss with given derivatives by what the network returns.
 
@@ -96,37 +139,43 @@ def rnn_gradients(
       params: as in `rnn_states`.
       x: likewise.
       h0: likewise.
-      activation: likewise.
       g_last: the derivative of the loss by `rnn_forward(...)`, `(*batch, n_nodes)`.
       g_a: by `rnn_states(...).a`, `(*batch, n_steps, n_nodes)`.
       g_h: by `rnn_states(...).h`, the same shape. All three broadcast.
+      **options: as in `rnn_states`.
 
     Returns:
       The gradients of `sum(g_last * h_last) + sum(g_a * a) + sum(g_h * h)`. That by `h0` has the
       shape of `h0`, and `(*batch, n_nodes)` where `h0` is None; that by `b` is None where `b` is.
     """
     wx, wh, b = _float64(params)
-    a, h = rnn_states(params, x, h0, activation=activation)
-    x, full_h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
-    g_last = np.broadcast_to(np.asarray(g_last, np.float64), full_h0.shape)
-    g_a = np.broadcast_to(np.asarray(g_a, np.float64), a.shape)
-    g_h = np.broadcast_to(np.asarray(g_h, np.float64), h.shape)
+    run = _run(params, x, h0, options)
+    x = np.asarray(x, np.float64)
+    derivative = options.get("activation", TANH).derivative
+    steps, lengths, resets = _steps(x, options)
+    g_last = np.broadcast_to(np.asarray(g_last, np.float64), run.last.shape)
+    g_a = np.broadcast_to(np.asarray(g_a, np.float64), run.a.shape)
+    g_h = np.broadcast_to(np.asarray(g_h, np.float64), run.h.shape)
 
     dwx, dwh, db = np.zeros_like(wx), np.zeros_like(wh), np.zeros_like(b)
-    dx, dh0 = np.zeros_like(x), np.zeros_like(full_h0)
-    *batch, n_steps, _ = x.shape
-    for i in np.ndindex(*batch):
-        g_later = g_last[i]
-        for t in reversed(range(n_steps)):
-            gh_t = g_h[i][t] + g_later
-            ga_t = g_a[i][t] + activation.derivative(a[i][t]) * gh_t
-            h_tm1 = h[i][t - 1] if t > 0 else full_h0[i]
+    dx, dh0 = np.zeros_like(x), np.zeros_like(run.last)
+    for i in np.ndindex(*lengths.shape):
+        gh_later = g_last[i]
+        for t in reversed(steps):
+            gh_t = g_h[i][t] + gh_later
+            if t >= lengths[i]:  # h_t is h_{t-1}
+                gh_later = gh_t
+                continue
+            ga_t = g_a[i][t] + derivative(run.a[i][t]) * gh_t
             dwx += np.outer(x[i][t], ga_t)
-            dwh += np.outer(h_tm1, ga_t)
+            dwh += np.outer(run.start[i][t], ga_t)
             db += ga_t
             dx[i][t] = ga_t @ wx.T
-            g_later = ga_t @ wh.T
-        dh0[i] = g_later
+            gh_later = ga_t @ wh.T
+            if resets[i][t]:
+                dh0[i] += gh_later
+                gh_later = np.zeros_like(gh_later)
+        dh0[i] += gh_later
 
     if h0 is not None:
         dh0 = _summed_to(np.shape(h0), dh0)

@@ -117,6 +117,29 @@ def cases(
     )
 
 
+def lengths(sizes: Sizes) -> st.SearchStrategy[NDArray[Any]]:
+    """How many steps each sequence has, `(*batch,)`, from none to all."""
+    return hnp.arrays(np.int32, sizes.batch, elements=st.integers(0, sizes.n_steps))
+
+
+def resets(sizes: Sizes) -> st.SearchStrategy[NDArray[Any]]:
+    """Where the state is put back to `h0`, `(*batch, n_steps)`."""
+    return hnp.arrays(np.bool_, (*sizes.batch, sizes.n_steps), elements=st.booleans())
+
+
+@st.composite
+def options(draw: st.DrawFn, sizes: Sizes) -> dict[str, Any]:
+    """Keyword options of `rnn_forward` and `rnn_states`, and of the same of the oracle.
+
+    Whether one is there is drawn as well, and each combination is another compilation.
+    """
+    return {
+        "lengths": draw(st.none() | lengths(sizes)),
+        "resets": draw(st.none() | resets(sizes)),
+        "reverse": draw(st.booleans()),
+    }
+
+
 def _power_of_two(size: int) -> int:
     """The least power of two that is not below `size`."""
     return 1 << max(size - 1, 0).bit_length()

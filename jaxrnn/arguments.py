@@ -1,0 +1,198 @@
+"""The arguments of the public functions: checked while they are traced, and of one dtype.
+
+A call that is already compiled pays nothing for it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxrnn.params import RNNParams, is_real
+from jaxrnn.recurrence import Activation, Loop
+from jaxrnn.sequences import Sequences
+
+
+def prepared(
+    params: RNNParams[Any],
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    activation: Activation,
+    lengths: ArrayLike | None,
+    resets: ArrayLike | None,
+    reverse: bool,
+    checkpoint_every: int | None,
+    unroll: int,
+) -> tuple[Loop, RNNParams[Any], Sequences]:
+    """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
+    _check_reverse(reverse)
+    _check_count("unroll", unroll)
+    if checkpoint_every is not None:
+        _check_count("checkpoint_every", checkpoint_every)
+    params, (x, h0) = promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
+    if x.ndim < 2:
+        raise ValueError(
+            f"x must have shape (*batch, n_steps, n_features), but has shape {x.shape}"
+        )
+    check_features("x", x, params)
+    lengths, resets = _lengths(lengths, x), _resets(resets, x)
+    zeros = _zeros(params, x, lengths, resets)
+    try:
+        h0 = zeros + jnp.broadcast_to(h0, zeros.shape)
+    except ValueError:
+        raise ValueError(
+            f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
+        ) from None
+    check_activation(activation, h0.shape, h0.dtype)
+    given = Sequences(x, h0, lengths, resets, restart=None if resets is None else h0)
+    return Loop(activation, reverse, unroll), params, given
+
+
+def _lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
+    """As int32, no longer than n_steps."""
+    if lengths is None:
+        return None
+    array = _real_array("lengths", lengths)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"lengths must be integers, but have dtype {array.dtype}")
+    if array.shape != x.shape[:-2]:
+        raise ValueError(
+            f"lengths must have shape (*batch,) = {x.shape[:-2]} to fit x of shape {x.shape}, "
+            f"but have shape {array.shape}"
+        )
+    if array.dtype.itemsize < 4:  # n_steps may not fit into it
+        array = array.astype(jnp.int32)
+    return jnp.minimum(array, jnp.asarray(x.shape[-2], array.dtype)).astype(jnp.int32)
+
+
+def _resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
+    if resets is None:
+        return None
+    array = _real_array("resets", resets)
+    if array.dtype != jnp.bool_:
+        raise TypeError(f"resets must be bool, but have dtype {array.dtype}")
+    if array.shape != x.shape[:-1]:
+        raise ValueError(
+            f"resets must have shape (*batch, n_steps) = {x.shape[:-1]} to fit x of shape "
+            f"{x.shape}, but have shape {array.shape}"
+        )
+    return array
+
+
+def _zeros(
+    params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
+) -> jax.Array:
+    """Zeros `(*batch, n_nodes)`, made as sums over no steps.
+
+    Inside `jax.shard_map` they so vary over the devices that the states will vary over, as the
+    carry of a scan must from the start.
+    """
+    zeros = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
+    for mask in (None if lengths is None else lengths[..., None], resets):
+        if mask is not None:
+            nothing = jnp.sum(mask[..., :0], axis=-1, keepdims=True)
+            zeros = zeros + jnp.broadcast_to(nothing.astype(zeros.dtype), zeros.shape)
+    return jax.lax.stop_gradient(zeros)
+
+
+def promoted(
+    params: RNNParams[Any], inputs: dict[str, ArrayLike]
+) -> tuple[RNNParams[Any], list[jax.Array]]:
+    """`params` and the named inputs as arrays of the one floating dtype that all promote to."""
+    if not isinstance(params, RNNParams):
+        raise TypeError(f"params must be an RNNParams, but is a {type(params).__name__}")
+    arrays = [_real_array(name, value) for name, value in inputs.items()]
+    weights = RNNParams(
+        _real_array("params.wx", params.wx),
+        _real_array("params.wh", params.wh),
+        None if params.b is None else _real_array("params.b", params.b),
+    )
+    _check_params(weights)
+    # The Python type `float` makes integers floating and widens nothing.
+    dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
+    weights = jax.tree.map(lambda array: array.astype(dtype), weights)
+    return weights, [array.astype(dtype) for array in arrays]
+
+
+def _real_array(name: str, value: ArrayLike) -> jax.Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        came = type(value).__name__
+        raise TypeError(f"{name} must be an array of real numbers, but is a {came}") from error
+    if not is_real(array.dtype):
+        raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
+    return array
+
+
+def _check_params(params: RNNParams[Any]) -> None:
+    wx, wh, b = params
+    if wx.ndim != 2:
+        raise ValueError(
+            f"params.wx must have shape (n_features, n_nodes), but has shape {wx.shape}; "
+            "map over a stack of parameter sets with jax.vmap"
+        )
+    n_nodes = wx.shape[1]
+    if wh.shape != (n_nodes, n_nodes):
+        raise ValueError(
+            f"params.wh must have shape (n_nodes, n_nodes) = {(n_nodes, n_nodes)} to fit params.wx "
+            f"of shape {wx.shape}, but has shape {wh.shape}"
+        )
+    if b is not None and b.shape != (n_nodes,):
+        raise ValueError(
+            f"params.b must have shape (n_nodes,) = {(n_nodes,)} to fit params.wx of shape "
+            f"{wx.shape}, or be None, but has shape {b.shape}"
+        )
+
+
+def check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None:
+    """That the last axis of `array` is what `params.wx` takes."""
+    if array.shape[-1] != params.wx.shape[0]:
+        raise ValueError(
+            f"{name} has {array.shape[-1]} features ({name}: {array.shape}), but params.wx expects "
+            f"{params.wx.shape[0]} (wx: {params.wx.shape})"
+        )
+
+
+def check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """That it is a function that keeps them."""
+    if not callable(activation):
+        raise TypeError(f"activation must be callable, but is {activation!r}")
+    # The lambda, as JAX keeps weak references to what it traces and not every callable allows one.
+    h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
+    if getattr(h, "shape", None) != shape or h.dtype != dtype:
+        came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
+        raise TypeError(
+            "activation must return the dtype and shape it is given, "
+            f"{dtype}{shape}, but returned {came}"
+        )
+
+
+def check_lengths(lengths: ArrayLike, x: Any) -> None:
+    """That each is in range, where they are numbers on this host."""
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    if isinstance(lengths, jax.Array) and not lengths.is_fully_addressable:
+        return
+    try:
+        values, (*_, n_steps, _) = np.asarray(lengths), np.shape(x)
+    except (TypeError, ValueError):
+        return  # what is wrong with them is said when they are traced
+    if values.size and np.issubdtype(values.dtype, np.integer):
+        for value in (values.min(), values.max()):
+            if not 0 <= value <= n_steps:
+                raise ValueError(f"lengths must be from 0 to n_steps = {n_steps}, but hold {value}")
+
+
+def _check_reverse(reverse: bool) -> None:
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse must be a bool, but is {reverse!r}")
+
+
+def _check_count(name: str, count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} must be an integer, but is {count!r}")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, but is {count}")

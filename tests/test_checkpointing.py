@@ -1,0 +1,76 @@
+"""checkpoint_every: the same values and derivatives, from fewer kept states."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxrnn import rnn_forward
+from tests.comparing import assert_close
+from tests.test_masks import EVERY, H0, MASKS, PARAMS, WAYS, X, loss, own_tanh
+
+
+def differentiated(way: str, activation: Any = jnp.tanh, **options: Any) -> Any:
+    with jax.enable_x64(True):
+        return jax.jit(WAYS[way](partial(loss, activation, options)))(PARAMS, X, H0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, MASKS, MASKS | {"reverse": True}],
+    ids=["", "lengths resets", "lengths resets reverse"],
+)
+def test_values_and_gradients_are_the_same(options: Any) -> None:
+    """Of six steps: segments that fit and that do not, one of all steps, and one beyond."""
+    expected = differentiated("value and gradient", **options)
+    for every in (1, 2, 4, 5, 6, 7):
+        actual = differentiated("value and gradient", checkpoint_every=every, **options)
+        assert_close(actual, expected, 1e-12)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "value and gradient"])
+def test_every_mode_and_order_is_the_same(way: str) -> None:
+    options = MASKS | {"reverse": True}
+    expected = differentiated(way, own_tanh, **options)
+    for activation in (jnp.tanh, own_tanh):
+        actual = differentiated(way, activation, checkpoint_every=5, **options)
+        assert_close(actual, expected, 1e-11)
+
+
+def test_under_vmap() -> None:
+    def gradient(wh: Any, x: Any) -> Any:
+        f = partial(loss, jnp.tanh, {"checkpoint_every": 5})
+        return jax.grad(f, argnums=EVERY)(PARAMS._replace(wh=wh), x, H0)
+
+    with jax.enable_x64(True):
+        gains = jnp.stack([0.5 * PARAMS.wh, PARAMS.wh])
+        out = jax.vmap(gradient, in_axes=(0, None))(gains, X)
+        for i in range(2):
+            one = jax.tree.map(lambda array, i=i: array[i], out)
+            assert_close(one, gradient(gains[i], X), 1e-12)
+
+
+def temporary_bytes(run: Callable[..., Any], *args: Any) -> int:
+    gradient = jax.jit(jax.grad(lambda *args: jnp.sum(run(*args))))
+    analysis: Any = gradient.lower(*args).compile().memory_analysis()
+    return int(analysis.temp_size_in_bytes)
+
+
+def test_fewer_states_are_kept() -> None:
+    structs = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        (PARAMS._replace(wx=(4, 64), wh=(64, 64), b=(64,)), (8, 2500, 4)),
+        is_leaf=lambda each: isinstance(each, tuple) and isinstance(each[0], int),
+    )
+    all_kept = temporary_bytes(rnn_forward, *structs)
+    assert temporary_bytes(partial(rnn_forward, checkpoint_every=50), *structs) < all_kept / 8
+
+
+def test_with_a_symbolic_number_of_steps_it_is_refused() -> None:
+    (n_steps,) = jax.export.symbolic_shape("n_steps")
+    x: Any = jax.ShapeDtypeStruct((n_steps, 3), jnp.float32)
+    with pytest.raises(ValueError, match="checkpoint_every needs a number of steps that is known"):
+        jax.export.export(jax.jit(partial(rnn_forward, PARAMS, checkpoint_every=2)))(x)

@@ -1,0 +1,312 @@
+"""Lengths, resets and reverse: alone and together, against the oracle and against each other."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise, product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxrnn import RNNParams, rnn_forward, rnn_states
+from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing.strategies import Case, Sizes
+from tests.comparing import assert_close, assert_equal, filled
+
+SIZES = Sizes((2, 3), 6, 3, 4)  # more steps than are written out
+FEW = SIZES._replace(n_steps=3)
+RANDOM = np.random.default_rng(0)
+
+
+def uniform(*shape: int) -> Any:
+    return RANDOM.uniform(-1.0, 1.0, shape) / np.sqrt(shape[-1])
+
+
+PARAMS = RNNParams(uniform(3, 4), uniform(4, 4), uniform(4))
+X, H0 = uniform(2, 3, 6, 3), uniform(2, 3, 4)
+LENGTHS = np.array([[0, 1, 6], [3, 5, 2]], np.int32)
+RESETS = RANDOM.random((2, 3, 6)) < 0.4
+MASKS = {"lengths": LENGTHS, "resets": RESETS}
+COMBINATIONS = [
+    {name: MASKS[name] for name in names} | {"reverse": reverse}
+    for names, reverse in product(
+        [(), ("lengths",), ("resets",), ("lengths", "resets")], [False, True]
+    )
+    if names or reverse
+]
+over_combinations = pytest.mark.parametrize(
+    "options",
+    COMBINATIONS,
+    ids=lambda options: " ".join(k for k, v in options.items() if v is not False),
+)
+PADDING = np.arange(6) >= LENGTHS[..., None]
+
+
+def own_tanh(a: jax.Array) -> jax.Array:
+    """For jaxrnn an activation like any other: differentiated step by step."""
+    return jnp.tanh(a)
+
+
+ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
+    "tanh": (jnp.tanh, oracle.TANH),
+    "relu": (jax.nn.relu, oracle.RELU),
+    "sine": (jnp.sin, oracle.Differentiable(np.sin, np.cos)),
+}
+
+
+@partial(jax.jit, static_argnames=("activation", "reverse"))
+def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
+    """Values, and the gradients by params, x and h0 of a loss that weighs all of them."""
+
+    def values(*case: Any) -> Any:
+        return rnn_forward(*case, **options), *rnn_states(*case, **options)
+
+    out, pull = jax.vjp(values, *case)
+    return out, pull(cotangents)
+
+
+@pytest.mark.parametrize(
+    ("options", "activation", "sizes"),
+    [
+        *((options, "tanh", SIZES) for options in COMBINATIONS),
+        *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("sine", SIZES), ("tanh", FEW))),
+    ],
+)
+@given(data=st.data())
+def test_values_and_gradients_are_the_oracles(
+    options: dict[str, Any], activation: str, sizes: Sizes, data: st.DataObject
+) -> None:
+    """Whatever is in the padding: the oracle does not see it."""
+    case = filled(data.draw(strategies.cases(sizes=st.just(sizes), dtype=np.float64)))
+    drawn = {
+        name: data.draw(getattr(strategies, name)(sizes)) for name in options if name in MASKS
+    } | {"reverse": options["reverse"]}
+    shape = *sizes.batch, sizes.n_steps, sizes.n_nodes
+    g_last = data.draw(strategies.arrays((*sizes.batch, sizes.n_nodes), np.float64))
+    g_a, g_h = data.draw(strategies.arrays((2, *shape), np.float64))
+    in_jax, in_oracle = ACTIVATIONS[activation]
+    expected_values = (
+        oracle.rnn_forward(*case, activation=in_oracle, **drawn),
+        *oracle.rnn_states(*case, activation=in_oracle, **drawn),
+    )
+    expected = oracle.rnn_gradients(
+        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **drawn
+    )
+    poison = data.draw(st.sampled_from([np.nan, np.inf, np.finfo(np.float64).max]))
+    padding = np.arange(sizes.n_steps) >= drawn.get("lengths", np.array(sizes.n_steps))[..., None]
+    x = np.where(padding[..., None], poison, case.x)
+    with jax.enable_x64(True):
+        values, gradients = all_of(
+            case._replace(x=x), (g_last, g_a, g_h), activation=in_jax, **drawn
+        )
+    assert_close(values, expected_values, 1e-12)
+    assert_close(tuple(gradients), tuple(expected), 1e-12)
+
+
+def curvature(h: Any) -> Any:
+    return jnp.sum(jnp.sin(h))
+
+
+def loss(activation: Any, options: Any, params: Any, x: Any, h0: Any) -> Any:
+    a, h = rnn_states(params, x, h0, activation=activation, **options)
+    last = rnn_forward(params, x, h0, activation=activation, **options)
+    return curvature(last) + curvature(h) + curvature(2 * a)
+
+
+EVERY = (0, 1, 2)
+WAYS: dict[str, Callable[..., Any]] = {
+    "value and gradient": lambda f: jax.value_and_grad(f, argnums=EVERY),
+    "forward mode": lambda f: jax.jacfwd(f, argnums=EVERY),
+    "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, argnums=EVERY), argnums=(2,)),
+    "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, argnums=EVERY), argnums=(2,)),
+    "reverse over forward": lambda f: jax.jacrev(jax.jacfwd(f, argnums=(2,)), argnums=EVERY),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
+    """With all options together; of own_tanh, JAX differentiates every step."""
+    options = MASKS | {"reverse": reverse}
+    with jax.enable_x64(True):
+        ours, theirs = (
+            jax.jit(WAYS[way](partial(loss, activation, options)))(PARAMS, X, H0)
+            for activation in (jnp.tanh, own_tanh)
+        )
+    assert_close(ours, theirs, 1e-11)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu, own_tanh])
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("n_steps", [3, 6])
+def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int) -> None:
+    lengths = np.minimum(LENGTHS, n_steps)
+    padding = np.broadcast_to(PADDING[..., :n_steps, None], (2, 3, n_steps, 3))
+    real = X[..., :n_steps, :]
+    arguments: Any = jax.tree.map(np.float32, (PARAMS, np.where(padding, 0, real), H0))
+    tangents = jax.tree.map(lambda array: np.float32(uniform(*array.shape)), arguments)
+
+    @jax.jit
+    def derivatives(*arguments: Any) -> Any:
+        f = partial(loss, activation, {"lengths": lengths, "reverse": reverse})
+        gradient = jax.grad(f, argnums=EVERY)
+        value, jvp = jax.jvp(f, arguments, tangents)
+        return value, jvp, gradient(*arguments), jax.jvp(gradient, arguments, tangents)[1]
+
+    expected = derivatives(*arguments)
+    assert_equal(expected[2][1][padding], np.zeros(padding.sum(), np.float32))
+    for poison in (np.nan, np.inf, -np.inf, np.finfo(np.float32).max):
+        params, x, h0 = arguments
+        assert_equal(derivatives(params, np.where(padding, np.float32(poison), x), h0), expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+def test_a_padded_batch_is_its_sequences(reverse: bool) -> None:
+    """One by one and unpadded: the states, the last state, and what the padding holds."""
+    a, h = rnn_states(PARAMS, X, H0, lengths=LENGTHS, resets=RESETS, reverse=reverse)
+    last = rnn_forward(PARAMS, X, H0, lengths=LENGTHS, resets=RESETS, reverse=reverse)
+    for i in np.ndindex(2, 3):
+        n = int(LENGTHS[i])
+        alone: Any = PARAMS, X[i][:n], H0[i]
+        options: Any = {"resets": RESETS[i][:n], "reverse": reverse}
+        assert_close((a[i][:n], h[i][:n]), tuple(rnn_states(*alone, **options)), 1e-6)
+        assert_close(last[i], rnn_forward(*alone, **options), 1e-6)
+        held = H0[i] if reverse else np.asarray(last[i])
+        assert_close(h[i][n:], np.broadcast_to(held, (6 - n, 4)), 1e-6)
+        assert_equal(a[i][n:], np.zeros((6 - n, 4), np.float32))
+    assert_equal(h[..., 0 if reverse else -1, :], last)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+def test_a_packed_row_is_its_pieces(reverse: bool) -> None:
+    """A reset is before its step, in whichever direction the loop runs."""
+    first = [0, 2, 3] if not reverse else [1, 2, 5]
+    row, h0 = X[0, 0], H0[0, 0]
+    resets = np.isin(np.arange(6), first)
+    packed = rnn_states(PARAMS, row, h0, resets=resets, reverse=reverse)
+    cuts = [0, 2, 3, 6]
+    pieces = [rnn_states(PARAMS, row[i:j], h0, reverse=reverse) for i, j in pairwise(cuts)]
+    together = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+    assert_close(packed, together, 1e-6)
+
+
+@pytest.mark.parametrize("n_steps", [3, 6])
+def test_nan_does_not_pass_a_reset_in_the_values(n_steps: int) -> None:
+    resets = np.arange(n_steps) == 2
+    x = np.where(np.arange(n_steps)[:, None] < 2, np.nan, X[0, 0, :n_steps])
+    for activation in (jnp.tanh, own_tanh):
+        run = partial(rnn_states, PARAMS, activation=activation)
+        a, h = run(x, H0[0, 0], resets=resets)
+        assert np.all(np.isnan(h[:2]))
+        assert_close((a[2:], h[2:]), tuple(run(x[2:], H0[0, 0])), 1e-6)
+
+
+@over_combinations
+def test_reverse_is_flip_run_flip(options: dict[str, Any]) -> None:
+    """Of the whole row without lengths, of its real steps with them."""
+    lengths = options.get("lengths", np.full((2, 3), 6))
+    t = np.arange(6)
+    order = np.where(t < lengths[..., None], lengths[..., None] - 1 - t, t)
+    flipped = np.take_along_axis(X, order[..., None], axis=-2)
+    masks = {name: options[name] for name in MASKS if name in options}
+    flipped_masks = dict(masks)
+    if "resets" in masks:
+        flipped_masks["resets"] = np.take_along_axis(RESETS, order, axis=-1)
+    backward = rnn_states(PARAMS, X, H0, **masks, reverse=True)
+    forward = rnn_states(PARAMS, flipped, H0, **flipped_masks)
+    real = (t < lengths[..., None])[..., None]
+    for got, turned in zip(backward, forward, strict=True):
+        back = np.take_along_axis(np.asarray(turned), order[..., None], axis=-2)
+        assert_close(np.where(real, got, 0), np.where(real, back, 0), 1e-6)
+    last = rnn_forward(PARAMS, X, H0, **masks, reverse=True)
+    assert_close(last, rnn_forward(PARAMS, flipped, H0, **flipped_masks), 1e-6)
+
+
+def test_under_vmap() -> None:
+    """Over params, x, lengths and resets, alone, together and nested."""
+
+    def gradient(scale: Any, x: Any, lengths: Any, resets: Any) -> Any:
+        params = jax.tree.map(lambda array: scale * array, PARAMS)
+        options = {"lengths": lengths, "resets": resets, "reverse": True}
+        return jax.value_and_grad(partial(loss, jnp.tanh, options), argnums=EVERY)(
+            params, x, H0[0, 0]
+        )
+
+    scales = np.array([0.5, 1.0])
+    arguments: Any = scales, X[0, :2], LENGTHS[1, :2], RESETS[0, :2]
+    with jax.enable_x64(True):
+        single = jax.jit(gradient)
+        for mapped in [
+            (0, None, None, None),
+            (None, 0, None, None),
+            (None, None, 0, None),
+            (None, None, None, 0),
+            (0, 0, 0, 0),
+        ]:
+            args = [
+                argument if axis == 0 else argument[1]
+                for argument, axis in zip(arguments, mapped, strict=True)
+            ]
+            out = jax.jit(jax.vmap(gradient, in_axes=mapped))(*args)
+            for i in range(2):
+                one = [arg[i] if axis == 0 else arg for arg, axis in zip(args, mapped, strict=True)]
+                assert_close(jax.tree.map(lambda array, i=i: array[i], out), single(*one), 1e-12)
+        over_lengths = jax.vmap(gradient, in_axes=(None, None, 0, None))
+        nested = jax.vmap(over_lengths, in_axes=(0, None, None, None))
+        out = jax.jit(nested)(scales, X[0, 0], LENGTHS[1], RESETS[0, 0])
+        for i, j in np.ndindex(2, 3):
+            got = jax.tree.map(lambda array, i=i, j=j: array[i, j], out)
+            assert_close(got, single(scales[i], X[0, 0], LENGTHS[1, j], RESETS[0, 0]), 1e-12)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 6])
+def test_running_on_is_running_whole(cut: int) -> None:
+    """What is left of each length goes with the rest; a negative rest counts as none, if traced."""
+
+    @jax.jit
+    def in_two(lengths: Any) -> Any:
+        h = rnn_forward(PARAMS, X[..., :cut, :], H0, lengths=lengths)
+        return rnn_forward(PARAMS, X[..., cut:, :], h, lengths=lengths - cut)
+
+    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, lengths=LENGTHS), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
+def test_traced_lengths_saturate(dtype: Any) -> None:
+    traced = jax.jit(lambda lengths: rnn_forward(PARAMS, X[0], H0[0], lengths=lengths))
+    low = 0 if np.issubdtype(dtype, np.unsignedinteger) else -3
+    with jax.enable_x64(dtype == np.int64):
+        out_of_range = np.array([low, 6, min(np.iinfo(dtype).max, 2**40)], dtype)
+        assert_close(traced(out_of_range), traced(np.array([0, 6, 6], dtype)), 0.0)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, np.ndarray.tolist])
+@pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (7, "7")])
+@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
+def test_lengths_that_have_values_must_be_in_range(
+    function: Any, value: int, shown: str, kind: Any
+) -> None:
+    lengths = kind(np.array([0, value, 6]))
+    expected = f"lengths must be from 0 to n_steps = 6, but hold {shown}"
+    with pytest.raises(ValueError, match=expected):
+        function(PARAMS, X[0], lengths=lengths)
+    with pytest.raises(ValueError, match=expected):
+        jax.jit(lambda x: function(PARAMS, x, lengths=lengths))(X[0])
+
+
+@pytest.mark.parametrize("split", ["lengths", "resets"])
+def test_inside_shard_map(split: str) -> None:
+    """Where nothing but the masks varies over the devices."""
+    mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec: Any = jax.sharding.PartitionSpec
+    args: Any = jax.tree.map(np.float32, (PARAMS, X[0], H0[0]))
+
+    def run(mask: Any) -> Any:
+        return rnn_states(*args, **{split: mask})
+
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=spec("device"), out_specs=spec("device"))
+    assert_close(sharded(MASKS[split][0]), run(MASKS[split][0]), 1e-6)
