@@ -32,40 +32,31 @@ def run(
     if n_segments + (n_left > 0) <= 1:
         return recurrence.run(loop, params, given)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def advance(h: jax.Array, segment: Any) -> tuple[jax.Array, Any]:
-        x, resets, first = segment
-        lengths = given.lengths
-        if lengths is not None:
-            lengths = jnp.clip(lengths - first, 0, x.shape[-2])
-        out = recurrence.run(loop, params, Sequences(x, h, lengths, resets, given.restart))
+    def segment(size: int, h: jax.Array, first: Any) -> tuple[jax.Array, Any]:
+        # Cut out of what is there, as a scan would keep a copy of what it is given in pieces.
+        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=size)
+        piece = Sequences(
+            cut(given.x, axis=-2),
+            h,
+            None if given.lengths is None else jnp.clip(given.lengths - first, 0, size),
+            None if given.resets is None else cut(given.resets, axis=-1),
+            given.restart,
+        )
+        out = recurrence.run(loop, params, piece)
         return out.last, (out.a, out.before)
 
+    advance = partial(jax.checkpoint, prevent_cse=False)(partial(segment, checkpoint_every))
     n_whole = n_steps - n_left
-    segments = (
-        _cut(given.x[..., :n_whole, :], n_segments, axis=-2),
-        None if given.resets is None else _cut(given.resets[..., :n_whole], n_segments, axis=-1),
-        jnp.arange(0, n_whole, checkpoint_every, dtype=jnp.int32),
-    )
-    left = (
-        given.x[..., n_whole:, :],
-        None if given.resets is None else given.resets[..., n_whole:],
-        jnp.int32(n_whole),
-    )
-    h, of_left = advance(given.h0, left) if loop.reverse else (given.h0, None)
-    h, of_segments = jax.lax.scan(advance, h, segments, reverse=loop.reverse)
-    if of_left is None:
-        h, of_left = advance(h, left)
+    firsts = jnp.arange(0, n_whole, checkpoint_every, dtype=jnp.int32)
+    if loop.reverse:
+        h, of_left = segment(n_left, given.h0, jnp.int32(n_whole))
+        h, of_segments = jax.lax.scan(advance, h, firsts, reverse=True)
+    else:
+        h, of_segments = jax.lax.scan(advance, given.h0, firsts)
+        h, of_left = segment(n_left, h, jnp.int32(n_whole))
     a, before = jax.tree.map(
-        lambda whole, rest: jnp.concatenate([whole.reshape(n_whole, *whole.shape[2:]), rest]),
+        lambda whole, left: jnp.concatenate([whole.reshape(n_whole, *whole.shape[2:]), left]),
         of_segments,
         of_left,
     )
     return Trajectory(h, a, before)
-
-
-def _cut(array: jax.Array, n_segments: int, *, axis: int) -> jax.Array:
-    """The axis of time as two, of segments and of steps within one, and the former first."""
-    before, after = array.shape[:axis], array.shape[axis:][1:]
-    pieces = array.reshape(*before, n_segments, array.shape[axis] // n_segments, *after)
-    return jnp.moveaxis(pieces, axis - 1, 0)

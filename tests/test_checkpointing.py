@@ -66,7 +66,7 @@ def test_fewer_states_are_kept() -> None:
         is_leaf=lambda each: isinstance(each, tuple) and isinstance(each[0], int),
     )
     all_kept = temporary_bytes(rnn_forward, *structs)
-    assert temporary_bytes(partial(rnn_forward, checkpoint_every=50), *structs) < all_kept / 8
+    assert temporary_bytes(partial(rnn_forward, checkpoint_every=50), *structs) < all_kept / 20
 
 
 def test_with_a_symbolic_number_of_steps_it_is_refused() -> None:
