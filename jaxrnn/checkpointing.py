@@ -28,8 +28,7 @@ def run(
             "checkpoint_every needs a number of steps that is known when x is traced, "
             f"but x has shape {given.x.shape}"
         )
-    n_segments, n_left = divmod(n_steps, checkpoint_every)
-    if n_segments + (n_left > 0) <= 1:
+    if n_steps <= checkpoint_every:
         return recurrence.run(loop, params, given)
 
     def segment(size: int, h: jax.Array, first: Any) -> tuple[jax.Array, Any]:
@@ -46,6 +45,7 @@ def run(
         return out.last, (out.a, out.before)
 
     advance = partial(jax.checkpoint, prevent_cse=False)(partial(segment, checkpoint_every))
+    n_left = n_steps % checkpoint_every
     n_whole = n_steps - n_left
     firsts = jnp.arange(0, n_whole, checkpoint_every, dtype=jnp.int32)
     if loop.reverse:
