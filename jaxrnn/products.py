@@ -17,17 +17,22 @@ def flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
     return flat.reshape(*array.shape[:-1], weights.shape[-1])
 
 
+def is_small(array: Any, weights: Any) -> bool:
+    """Whether the product takes so few multiplications that a call of a library is most of it."""
+    n_multiplications = array.size * weights.shape[-1]
+    few = 512 if array.ndim == 1 else 2048  # less for a vector, whose product is no call either
+    return isinstance(n_multiplications, int) and n_multiplications <= few
+
+
 def small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, but of few numbers as a sum, which costs no call of a library.
+    """`array @ weights`, but where it is small as a sum, which costs no call of a library.
 
     The compiler fuses the sum with the rest of the step (measured in bench/README.md). Under
     `jax.vmap` the numbers are not few any more.
     """
-    n_multiplications = array.size * weights.shape[-1]
-    few = 512 if array.ndim == 1 else 2048  # less for a vector, whose product is no call either
     varying = [jax.typeof(each).manual_axis_type.varying for each in (array, weights)]
-    few_numbers = isinstance(n_multiplications, int) and n_multiplications <= few
-    if few_numbers and not any(varying):  # inside jax.shard_map, where a primitive would mind it
+    # Inside jax.shard_map a primitive would mind what varies over the devices.
+    if is_small(array, weights) and not any(varying):
         return cast(jax.Array, _summed_matmul_p.bind(array, weights))
     return array @ weights
 

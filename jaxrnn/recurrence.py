@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.params import ArrayT, RNNParams
-from jaxrnn.products import flat_matmul, small_matmul
+from jaxrnn.products import flat_matmul, is_small, small_matmul
 from jaxrnn.sequences import (
     Sequences,
     real_steps,
@@ -70,11 +70,12 @@ jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.
 
 
 class Loop(NamedTuple):
-    """How the loop over the steps is run."""
+    """How the loop over the steps is run, by the options of `rnn_forward`."""
 
     activation: Activation
-    reverse: bool
-    unroll: int
+    reverse: bool = False
+    unroll: int = 1
+    checkpoint_every: int | None = None
 
 
 class Trajectory(NamedTuple):
@@ -95,7 +96,8 @@ def step(
     params: RNNParams[Any], h_tm1: jax.Array, x_t: jax.Array, activation: Activation
 ) -> RNNStates[jax.Array]:
     """One step: `a_t` and `h_t`, both `(*batch, n_nodes)`."""
-    return _advance(activation, _project(params, x_t), h_tm1 @ params.wh)
+    a_t = _project(params, x_t) + h_tm1 @ params.wh
+    return RNNStates(a_t, _activated(activation, a_t))
 
 
 def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
@@ -129,38 +131,51 @@ def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
 
 
 def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    return _scan(loop, params, given, _time_first(given.x), partial(_project, params), jnp.matmul)
+    def preactivate(x_t: jax.Array, h_tm1: jax.Array) -> jax.Array:
+        return _project(params, x_t) + jnp.matmul(h_tm1, params.wh)
+
+    return _scan(loop, given, _time_first(given.x), preactivate)
 
 
 def _run_on_cpu(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    # Reads x where it is, as a copy of it with time first would have to be kept.
-    def project(t: jax.Array) -> jax.Array:
-        x_t = jax.lax.dynamic_index_in_dim(given.x, t, axis=-2, keepdims=False)
-        return _project(params, x_t, small_matmul)
+    x_1 = jax.eval_shape(lambda x: x[..., 0, :], given.x)
+    in_one = None if is_small(x_1, params.wx) else _in_one(params)
 
-    return _scan(loop, params, given, jnp.arange(given.x.shape[-2]), project, small_matmul)
+    # Reads x where it is, as a copy of it with time first would have to be kept.
+    def preactivate(t: jax.Array, h_tm1: jax.Array) -> jax.Array:
+        x_t = jax.lax.dynamic_index_in_dim(given.x, t, axis=-2, keepdims=False)
+        if in_one is None:
+            return _project(params, x_t, small_matmul) + small_matmul(h_tm1, params.wh)
+        ones = [] if params.b is None else [jnp.ones_like(h_tm1[..., :1])]
+        return jnp.matmul(jnp.concatenate([x_t, h_tm1, *ones], axis=-1), in_one)
+
+    return _scan(loop, given, jnp.arange(given.x.shape[-2]), preactivate)
+
+
+def _in_one(params: RNNParams[Any]) -> jax.Array:
+    """`[wx; wh; b]`, whose product with `[x_t h_{t-1} 1]` is `a_t`: one call of a library."""
+    b = [] if params.b is None else [params.b[None]]
+    return jnp.concatenate([params.wx, params.wh, *b])
 
 
 def _run_inputs_first(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     # For accelerators, where each product in the loop is a kernel to launch, and for few steps.
     a_in = _project(params, _time_first(given.x), flat_matmul)
-    return _scan(loop, params, given, a_in, lambda a_in_t: a_in_t, jnp.matmul)
+    return _scan(loop, given, a_in, lambda a_in_t, h_tm1: a_in_t + h_tm1 @ params.wh)
 
 
 def _scan(
     loop: Loop,
-    params: RNNParams[Any],
     given: Sequences,
     inputs: jax.Array,
-    project: Callable[[jax.Array], jax.Array],
-    matmul: Matmul,
+    preactivate: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Trajectory:
-    """The loop over `inputs`, of each of which `project` makes `x_t wx + b`."""
+    """The loop over `inputs`, of each of which, and of the state, `preactivate` makes `a_t`."""
 
     def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
         input_t, real, reset = inputs_t
-        start = select(reset, given.restart, h_tm1)
-        a_t, h_t = _advance(loop.activation, project(input_t), matmul(start, params.wh))
+        a_t = preactivate(input_t, select(reset, given.restart, h_tm1))
+        h_t = _activated(loop.activation, a_t)
         if real is not None:
             a_t, h_t = select(real, a_t, jnp.zeros_like(a_t)), select(real, h_t, h_tm1)
         return h_t, (a_t, h_tm1)
@@ -172,9 +187,8 @@ def _scan(
     return Trajectory(last, a, before)
 
 
-def _advance(activation: Activation, *terms: jax.Array) -> RNNStates[jax.Array]:
-    a_t = sum(terms[1:], start=terms[0])
-    return RNNStates(a_t, activation(a_t).astype(a_t.dtype))  # which only drops a weak type
+def _activated(activation: Activation, a: jax.Array) -> jax.Array:
+    return activation(a).astype(a.dtype)  # which only drops a weak type
 
 
 def _project(params: RNNParams[Any], x: jax.Array, matmul: Matmul = jnp.matmul) -> jax.Array:
