@@ -3,7 +3,9 @@
 A call that is already compiled pays nothing for it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypedDict, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +16,52 @@ from jaxrnn.params import RNNParams, is_real
 from jaxrnn.recurrence import Activation, Loop
 from jaxrnn.sequences import Sequences
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+class Options(TypedDict, total=False):
+    """The options of `rnn_forward`, where they are passed on."""
+
+    activation: Activation
+    lengths: ArrayLike | None
+    resets: ArrayLike | None
+    reverse: bool
+    checkpoint_every: int | None
+    unroll: int
+
+
+def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
+    """`jax.jit`, but type checkers still see the function's own signature."""
+
+    def decorate(function: FunctionT) -> FunctionT:
+        return cast(FunctionT, jax.jit(function, static_argnames=static))
+
+    return decorate
+
+
+def checking_lengths(function: FunctionT) -> FunctionT:
+    """Checks their values outside `jax.jit`, inside of which nothing has one."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        lengths = options.get("lengths")
+        if lengths is not None:
+            _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
+        return function(*args, **options)
+
+    return cast(FunctionT, call)
+
 
 def prepared(
     params: RNNParams[Any],
     x: ArrayLike,
     h0: ArrayLike | None,
-    activation: Activation,
-    lengths: ArrayLike | None,
-    resets: ArrayLike | None,
-    reverse: bool,
-    checkpoint_every: int | None,
-    unroll: int,
+    activation: Activation = jnp.tanh,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
+    reverse: bool = False,
+    checkpoint_every: int | None = None,
+    unroll: int = 1,
 ) -> tuple[Loop, RNNParams[Any], Sequences]:
     """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
     _check_reverse(reverse)
@@ -47,7 +84,7 @@ def prepared(
         ) from None
     check_activation(activation, h0.shape, h0.dtype)
     given = Sequences(x, h0, lengths, resets, restart=None if resets is None else h0)
-    return Loop(activation, reverse, unroll), params, given
+    return Loop(activation, reverse, unroll, checkpoint_every), params, given
 
 
 def _lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -170,7 +207,7 @@ def check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.d
         )
 
 
-def check_lengths(lengths: ArrayLike, x: Any) -> None:
+def _check_lengths(lengths: ArrayLike, x: Any) -> None:
     """That each is in range, where they are numbers on this host."""
     if isinstance(lengths, jax.core.Tracer):
         return

@@ -16,19 +16,17 @@ from jaxrnn.recurrence import Loop, Trajectory
 from jaxrnn.sequences import Sequences
 
 
-def run(
-    loop: Loop, params: RNNParams[Any], given: Sequences, checkpoint_every: int | None
-) -> Trajectory:
+def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     """Every step; the states within a segment are computed again when they are differentiated."""
-    n_steps = given.x.shape[-2]
-    if checkpoint_every is None:
+    n_steps, every = given.x.shape[-2], loop.checkpoint_every
+    if every is None:
         return recurrence.run(loop, params, given)
     if not isinstance(n_steps, int):
         raise ValueError(
             "checkpoint_every needs a number of steps that is known when x is traced, "
             f"but x has shape {given.x.shape}"
         )
-    if n_steps <= checkpoint_every:
+    if n_steps <= every:
         return recurrence.run(loop, params, given)
 
     def segment(size: int, h: jax.Array, first: Any) -> tuple[jax.Array, Any]:
@@ -44,10 +42,10 @@ def run(
         out = recurrence.run(loop, params, piece)
         return out.last, (out.a, out.before)
 
-    advance = partial(jax.checkpoint, prevent_cse=False)(partial(segment, checkpoint_every))
-    n_left = n_steps % checkpoint_every
+    advance = partial(jax.checkpoint, prevent_cse=False)(partial(segment, every))
+    n_left = n_steps % every
     n_whole = n_steps - n_left
-    firsts = jnp.arange(0, n_whole, checkpoint_every, dtype=jnp.int32)
+    firsts = jnp.arange(0, n_whole, every, dtype=jnp.int32)
     if loop.reverse:
         h, of_left = segment(n_left, given.h0, jnp.int32(n_whole))
         h, of_segments = jax.lax.scan(advance, h, firsts, reverse=True)

@@ -1,8 +1,6 @@
 """The public functions of the vanilla RNN: one step, the last state, all states."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,39 +10,16 @@ from jaxrnn import checkpointing, recurrence
 from jaxrnn.arguments import (
     check_activation,
     check_features,
-    check_lengths,
+    checking_lengths,
+    jitted,
     prepared,
     promoted,
 )
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import Activation, RNNStates
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-
-def _jit(*static: str) -> Callable[[FunctionT], FunctionT]:
-    """`jax.jit`, but type checkers still see the function's own signature."""
-
-    def decorate(function: FunctionT) -> FunctionT:
-        return cast(FunctionT, jax.jit(function, static_argnames=static))
-
-    return decorate
-
-
-def _checking_lengths(jitted: FunctionT) -> FunctionT:
-    """Checks their values outside `jax.jit`, inside of which nothing has one."""
-
-    @wraps(jitted)
-    def call(*args: Any, **options: Any) -> Any:
-        lengths = options.get("lengths")
-        if lengths is not None:
-            check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
-        return jitted(*args, **options)
-
-    return cast(FunctionT, call)
-
-
-@_jit("activation")
+@jitted("activation")
 def rnn_step(
     params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, *, activation: Activation = jnp.tanh
 ) -> jax.Array:
@@ -86,8 +61,8 @@ def rnn_step(
     return recurrence.step(params, h, x_t, activation).h
 
 
-@_checking_lengths
-@_jit("activation", "reverse", "checkpoint_every", "unroll")
+@checking_lengths
+@jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_forward(
     params: RNNParams[Any],
     x: ArrayLike,
@@ -143,11 +118,11 @@ def rnn_forward(
     loop, params, given = prepared(
         params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
     )
-    return checkpointing.run(loop, params, given, checkpoint_every).last
+    return checkpointing.run(loop, params, given).last
 
 
-@_checking_lengths
-@_jit("activation", "reverse", "checkpoint_every", "unroll")
+@checking_lengths
+@jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_states(
     params: RNNParams[Any],
     x: ArrayLike,
@@ -174,5 +149,4 @@ def rnn_states(
     loop, params, given = prepared(
         params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
     )
-    trajectory = checkpointing.run(loop, params, given, checkpoint_every)
-    return recurrence.states(loop, trajectory)
+    return recurrence.states(loop, checkpointing.run(loop, params, given))

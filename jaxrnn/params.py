@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,15 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
     wx: ArrayT
     wh: ArrayT
     b: ArrayT | None
+
+
+class Draws(TypedDict, total=False):
+    """How `init_params` draws, where that is passed on."""
+
+    wx_init: Initializer
+    wh_init: Initializer
+    b_init: Initializer | None
+    dtype: DTypeLike
 
 
 jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.RNNParams")
@@ -72,17 +81,22 @@ def init_params(
     n_features = _size("n_features", n_features, least=0)
     n_nodes = _size("n_nodes", n_nodes, least=1)
     _check_floating(dtype)
+    wx_key, wh_key, b_key = split_key(key, 3)
+    wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
+    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
+    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), dtype)
+    return RNNParams(wx, wh, b)
+
+
+def split_key(key: jax.Array, n: int) -> jax.Array:
+    """`jax.random.split`, with an error that names the argument."""
     try:
-        wx_key, wh_key, b_key = jax.random.split(key, 3)
+        return jax.random.split(key, n)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"key must be one JAX PRNG key, as from jax.random.key, but is {key!r}; "
             "map over several with jax.vmap"
         ) from error
-    wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
-    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
-    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), dtype)
-    return RNNParams(wx, wh, b)
 
 
 def is_real(dtype: Any) -> bool:

@@ -16,12 +16,13 @@ Werbos, "Backpropagation through time: what it does and how to do it", Proceedin
 (1990), 1550-1560.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxrnn.layers import Layer, LayerStates
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import RNNStates
 
@@ -46,6 +47,14 @@ class Gradients(NamedTuple):
     params: RNNParams[FloatArray]
     x: FloatArray
     h0: FloatArray
+
+
+class StackedGradients(NamedTuple):
+    """The same of a network of layers, in the forms of its arguments."""
+
+    layers: tuple[Layer[FloatArray], ...]
+    x: FloatArray
+    h0: tuple[Any, ...]
 
 
 class Options(TypedDict, total=False):
@@ -180,6 +189,83 @@ def rnn_gradients(
     if h0 is not None:
         dh0 = _summed_to(np.shape(h0), dh0)
     return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0)
+
+
+def rnn_stacked(
+    layers: Sequence[Layer[Any]],
+    x: ArrayLike,
+    h0: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> LayerStates[FloatArray]:
+    """What `jaxrnn.rnn_stacked` means without dropout; of one pair, `jaxrnn.rnn_bidirectional`."""
+    h, last = np.asarray(x, np.float64), []
+    for layer, state in zip(layers, h0 or [None] * len(layers), strict=True):
+        runs = [
+            _run(params, h, state_of_direction, turned)
+            for params, state_of_direction, turned in _directions(layer, options, layer, state)
+        ]
+        h = np.concatenate([run.h for run in runs], axis=-1)
+        last.append(_as_layer(layer, [run.last for run in runs]))
+    return LayerStates(h, tuple(last))
+
+
+def stacked_gradients(
+    layers: Sequence[Layer[Any]],
+    x: ArrayLike,
+    h0: Sequence[Any] | None = None,
+    *,
+    g_h: ArrayLike = 0.0,
+    g_last: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> StackedGradients:
+    """Backpropagation through the layers, for a loss with given derivatives by what they return.
+
+    Args:
+      layers: as in `rnn_stacked`.
+      x: likewise.
+      h0: likewise.
+      g_h: the derivative of the loss by `rnn_stacked(...).h`, which broadcasts to its shape.
+      g_last: by `rnn_stacked(...).last`, in its form.
+      **options: as in `rnn_stacked`.
+
+    Returns:
+      The gradients, in the forms of the arguments; that by a state which is None is in full shape.
+    """
+    none = [None] * len(layers)
+    rows = list(zip(layers, h0 or none, g_last or none, strict=True))
+    below = [np.asarray(x, np.float64)]
+    for layer, state, _ in rows:
+        below.append(rnn_stacked([layer], below[-1], [state], **options).h)
+    g = np.broadcast_to(np.asarray(g_h, np.float64), below.pop().shape)
+    g_layers, g_h0 = [], []
+    for (layer, state, g_state), h in zip(reversed(rows), reversed(below), strict=True):
+        g_of_h = g if isinstance(layer, RNNParams) else np.split(g, 2, axis=-1)
+        gradients = [
+            rnn_gradients(params, h, each, g_h=g, g_last=0.0 if last is None else last, **turned)
+            for params, each, g, last, turned in _directions(
+                layer, options, layer, state, g_of_h, g_state
+            )
+        ]
+        g_layers.append(_as_layer(layer, [each.params for each in gradients]))
+        g_h0.append(_as_layer(layer, [each.h0 for each in gradients]))
+        g = np.sum([each.x for each in gradients], axis=0)
+    return StackedGradients(tuple(g_layers[::-1]), g, tuple(g_h0[::-1]))
+
+
+def _directions(layer: Layer[Any], options: Options, *forms: Any) -> list[tuple[Any, ...]]:
+    """For each direction of a layer its part of each form, None or like the layer, and options."""
+    if isinstance(layer, RNNParams):
+        return [(*forms, options)]
+    turned: Options = {**options, "reverse": not options.get("reverse", False)}
+    forward, backward = zip(
+        *((None, None) if form is None else form for form in forms), strict=True
+    )
+    return [(*forward, options), (*backward, turned)]
+
+
+def _as_layer(layer: Layer[Any], of_directions: list[Any]) -> Any:
+    """What belongs to its directions, in the form of a layer."""
+    return of_directions[0] if isinstance(layer, RNNParams) else tuple(of_directions)
 
 
 def _float64(params: RNNParams[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:

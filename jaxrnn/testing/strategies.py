@@ -18,6 +18,7 @@ and gradients then agree with the oracle to 1e-5 in float32 and to 1e-12 in floa
 0.004 in float16 and to 0.03 in bfloat16.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ except ImportError as error:
         "jaxrnn.testing.strategies needs hypothesis: pip install 'jaxrnn[testing]'"
     ) from error
 
+from jaxrnn.layers import Layer
 from jaxrnn.params import RNNParams
 
 
@@ -54,12 +56,24 @@ SIZES = (
 )
 
 
+# For each layer of a network, the lowest first, in how many directions it runs.
+DIRECTIONS = ((1, 1), (2,), (2, 2), (1, 2, 1))
+
+
 class Case(NamedTuple):
     """One call: `rnn_forward(*case)`, `rnn_states(*case)`, and the same of the oracle."""
 
     params: RNNParams[NDArray[Any]]
     x: NDArray[Any]
     h0: NDArray[Any] | None
+
+
+class StackedCase(NamedTuple):
+    """One call: `rnn_stacked(*case)`, and the same of the oracle."""
+
+    layers: tuple[Layer[NDArray[Any]], ...]
+    x: NDArray[Any]
+    h0: tuple[Any, ...] | None
 
 
 def arrays(
@@ -115,6 +129,36 @@ def cases(
         draw(inputs(drawn, dtype=dtype)),
         draw(initial_states(drawn, dtype=dtype)),
     )
+
+
+@st.composite
+def stacked_cases(
+    draw: st.DrawFn,
+    *,
+    sizes: st.SearchStrategy[Sizes] = st.sampled_from(SIZES),
+    directions: st.SearchStrategy[Sequence[int]] = st.sampled_from(DIRECTIONS),
+    dtype: DTypeLike = np.float32,
+) -> StackedCase:
+    """Whole calls of networks of layers, with or without initial states.
+
+    Args:
+      draw: given by hypothesis.
+      sizes: where the sizes come from; every direction of every layer has `n_nodes`.
+      directions: where the number of directions of each layer comes from, 1 or 2.
+      dtype: the float type of every array.
+    """
+    drawn = draw(sizes)
+    n_features = drawn.n_features
+    layers: list[Layer[NDArray[Any]]] = []
+    h0: list[Any] = []
+    states = draw(st.sampled_from([st.none(), arrays((*drawn.batch, drawn.n_nodes), dtype)]))
+    for n_directions in draw(directions):
+        weights = params(n_features, drawn.n_nodes, dtype=dtype)
+        pair = draw(weights), draw(weights)
+        layers.append(pair if n_directions == 2 else pair[0])
+        h0.append((draw(states), draw(states)) if n_directions == 2 else draw(states))
+        n_features = n_directions * drawn.n_nodes
+    return StackedCase(tuple(layers), draw(inputs(drawn, dtype=dtype)), tuple(h0))
 
 
 def lengths(sizes: Sizes) -> st.SearchStrategy[NDArray[Any]]:

@@ -1,0 +1,222 @@
+"""Layers that run in both directions, and networks of several layers."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxrnn import checkpointing, recurrence
+from jaxrnn.arguments import Options, checking_lengths, jitted, prepared
+from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
+
+Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
+Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
+
+
+class LayerStates(NamedTuple, Generic[ArrayT]):
+    """What layers give.
+
+    Attributes:
+      h: the states of the uppermost layer, `(*batch, n_steps, n_nodes)`; where it runs in both
+        directions, forward and backward states side by side, `(*batch, n_steps, 2 n_nodes)`.
+      last: the state after the last step that is run, `(*batch, n_nodes)`, in the form of `h0`: of
+        `rnn_bidirectional` a pair, of `rnn_stacked` for each layer one or a pair. It is what `h0`
+        takes, to run on.
+    """
+
+    h: ArrayT
+    last: Any
+
+
+jax.export.register_namedtuple_serialization(LayerStates, serialized_name="jaxrnn.LayerStates")
+
+
+def init_stacked(
+    key: jax.Array,
+    n_features: int,
+    n_nodes: Sequence[int],
+    *,
+    bidirectional: bool = False,
+    **draws: Unpack[Draws],
+) -> tuple[Layer[jax.Array], ...]:
+    """Draw the layers of a network for `rnn_stacked`.
+
+    Args:
+      key: a JAX PRNG key. `jax.vmap` over keys gives a stack of networks.
+      n_features: inputs per step.
+      n_nodes: hidden nodes of each layer, the lowest first; of each direction, if two.
+      bidirectional: whether every layer is a pair (forward, backward).
+      **draws: `wx_init`, `wh_init`, `b_init` and `dtype`, as in `init_params`.
+
+    Returns:
+      For each layer an `RNNParams`, or a pair of them.
+
+    Raises:
+      TypeError, ValueError: as `init_params`; `n_nodes` is not a sequence, or is empty.
+    """
+    _check_sequence("n_nodes", n_nodes, "integers")
+    layers: list[Layer[jax.Array]] = []
+    for layer_key, size in zip(split_key(key, len(n_nodes)), n_nodes, strict=True):
+        if bidirectional:
+            forward, backward = split_key(layer_key, 2)
+            pair = (
+                init_params(forward, n_features, size, **draws),
+                init_params(backward, n_features, size, **draws),
+            )
+            layers.append(pair)
+        else:
+            layers.append(init_params(layer_key, n_features, size, **draws))
+        n_features = 2 * size if bidirectional else size
+    return tuple(layers)
+
+
+@checking_lengths
+@jitted("activation", "reverse", "checkpoint_every", "unroll")
+def rnn_bidirectional(
+    params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
+) -> LayerStates[jax.Array]:
+    """The states of two networks that run over a sequence in opposite directions.
+
+    Schuster and Paliwal, "Bidirectional recurrent neural networks", IEEE Transactions on Signal
+    Processing 45 (1997), 2673-2681, without its output layer.
+
+    Args:
+      params: a pair (forward, backward). The second runs from the last step that is not padding to
+        the first.
+      x: the sequence, `(*batch, n_steps, n_features)`.
+      h0: a pair of states before the first step that is run, each as in `rnn_forward`. None, for
+        one or both, is zero.
+      **options: as in `rnn_forward`. `reverse` turns both directions.
+
+    Returns:
+      `LayerStates(h, last)`: `h` is `(*batch, n_steps, 2 n_nodes)`, forward states first and all of
+      them beside their inputs, `last` the pair of last states.
+
+    Raises:
+      TypeError, ValueError: as `rnn_forward`; `params` or `h0` is not a pair.
+    """
+    if not _is_pair(params):
+        raise TypeError(f"params must be a pair of RNNParams, but is {_described(params)}")
+    return _run_layer(params, x, h0, options)
+
+
+@checking_lengths
+@jitted("dropout", "activation", "reverse", "checkpoint_every", "unroll")
+def rnn_stacked(
+    layers: Sequence[Layer[Any]],
+    x: ArrayLike,
+    h0: Sequence[Any] | None = None,
+    *,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+    **options: Unpack[Options],
+) -> LayerStates[jax.Array]:
+    """The states of a network of layers, each of which runs over the states of the one below.
+
+        h^1 = rnn(layers[0], x)      h^k = rnn(layers[k - 1], drop(h^{k - 1}))
+
+    As torch's `nn.RNN` with `num_layers`, `bidirectional` and `dropout`. Dropout is that of Zaremba
+    et al., "Recurrent neural network regularization", arXiv:1409.2329 (2014): between layers, not
+    between steps.
+
+    Args:
+      layers: for each layer, the lowest first, an `RNNParams`, or a pair (forward, backward) of
+        them, as in `rnn_bidirectional`.
+      x: the sequence, `(*batch, n_steps, n_features)`.
+      h0: for each layer its state before the first step that is run, as in `rnn_forward`, or a pair
+        of these. None, at any place, is zero.
+      dropout: the probability with which each entry of what goes from one layer to the next is put
+        to zero, from 0 to below 1; the others are divided by 1 - dropout. Without a key there is
+        none.
+      key: a JAX PRNG key for dropout, a new one for each call.
+      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction.
+
+    Returns:
+      `LayerStates(h, last)`: the states of the uppermost layer, and the last states of all.
+
+    Raises:
+      TypeError, ValueError: as `rnn_forward`, with a note in which layer; `layers` or `h0` is not a
+        sequence of what is said above, or they differ in length; `dropout` is not a number or out
+        of range; `key` is not one key.
+    """
+    _check_layers(layers)
+    states = [None] * len(layers) if h0 is None else h0
+    _check_sequence("h0", states, f"{len(layers)} states")
+    if len(states) != len(layers):
+        raise ValueError(f"h0 must hold {len(layers)} states, one a layer, but holds {len(states)}")
+    _check_probability("dropout", dropout)
+    keys = None if key is None else split_key(key, len(layers))
+    h: Any = x
+    last = []
+    for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
+        if i > 0 and keys is not None:
+            h = _drop(keys[i], dropout, h)
+        try:
+            h, layer_last = _run_layer(layer, h, state, options)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else ""))
+            raise
+        last.append(layer_last)
+    return LayerStates(h, tuple(last))
+
+
+def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
+    """One layer, in one direction or both."""
+    if isinstance(layer, RNNParams):
+        loop, params, given = prepared(layer, x, h0, **options)
+        trajectory = checkpointing.run(loop, params, given)
+        return LayerStates(recurrence.states(loop, trajectory).h, trajectory.last)
+    if h0 is not None and not (isinstance(h0, tuple | list) and len(h0) == 2):
+        raise TypeError(f"h0 of two directions must be a pair of states, but is {_described(h0)}")
+    opposite: Options = {**options, "reverse": not options.get("reverse", False)}
+    h0_forward, h0_backward = (None, None) if h0 is None else h0
+    forward = _run_layer(layer[0], x, h0_forward, options)
+    backward = _run_layer(layer[1], x, h0_backward, opposite)
+    h = jnp.concatenate([forward.h, backward.h], axis=-1)
+    return LayerStates(h, (forward.last, backward.last))
+
+
+def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
+    stays = jax.random.bernoulli(key, 1 - rate, h.shape)
+    return jnp.where(stays, h / jnp.asarray(1 - rate, h.dtype), jnp.zeros_like(h))
+
+
+def _check_layers(layers: Any) -> None:
+    _check_sequence("layers", layers, "RNNParams, or of pairs of them")
+    for i, layer in enumerate(layers):
+        if not (isinstance(layer, RNNParams) or _is_pair(layer)):
+            raise TypeError(
+                f"layers[{i}] must be an RNNParams or a pair (forward, backward) of them, "
+                f"but is {_described(layer)}"
+            )
+
+
+def _check_sequence(name: str, value: Any, of_what: str) -> None:
+    if not isinstance(value, tuple | list) or isinstance(value, RNNParams):
+        raise TypeError(f"{name} must be a tuple or list of {of_what}, but is {_described(value)}")
+    if not value:
+        raise ValueError(f"{name} must hold at least one layer, but is empty")
+
+
+def _check_probability(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, but is {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, but is {value}")
+
+
+def _is_pair(layer: Any) -> bool:
+    several = isinstance(layer, tuple | list) and not isinstance(layer, RNNParams)
+    return several and len(layer) == 2 and all(isinstance(each, RNNParams) for each in layer)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, tuple | list) and not isinstance(value, RNNParams):
+        return f"a {type(value).__name__} of {[type(each).__name__ for each in value]}"
+    return f"a {type(value).__name__}"

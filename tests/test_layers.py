@@ -1,0 +1,283 @@
+"""Layers in both directions and networks of layers: against the oracle and against each other."""
+
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.nn.initializers import constant, glorot_uniform
+
+import jaxrnn
+from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
+from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing.strategies import DIRECTIONS, Sizes, StackedCase
+from tests.comparing import assert_close, assert_equal
+from tests.test_masks import ACTIVATIONS, MASKS, WAYS, X, curvature, own_tanh
+
+SIZES = Sizes((2, 3), 6, 3, 4)
+NETWORK: Any
+FORWARD_ONLY: Any
+NETWORK, FORWARD_ONLY = (
+    jax.tree.map(
+        np.float64,
+        init_stacked(
+            jax.random.key(0), 3, (4, 5), bidirectional=bidirectional, wx_init=glorot_uniform()
+        ),
+    )
+    for bidirectional in (True, False)
+)
+
+
+@partial(jax.jit, static_argnames=("activation", "reverse"))
+def all_of(case: StackedCase, cotangents: Any, **options: Any) -> Any:
+    """Values, and the gradients by layers, x and h0 of a loss that weighs all of them."""
+    out, pull = jax.vjp(partial(rnn_stacked, **options), *case)
+    return out, pull(cotangents)
+
+
+@pytest.mark.parametrize(
+    ("directions", "activation", "reverse"),
+    [
+        *((directions, "tanh", False) for directions in DIRECTIONS),
+        ((2, 2), "tanh", True),
+        ((2, 2), "sine", False),
+    ],
+)
+@given(data=st.data())
+def test_values_and_gradients_are_the_oracles(
+    directions: Any, activation: str, reverse: bool, data: st.DataObject
+) -> None:
+    """With NaN in the padding, which the oracle does not see."""
+    cases = strategies.stacked_cases(
+        sizes=st.just(SIZES), directions=st.just(directions), dtype=np.float64
+    )
+    case = with_zeros_written_out(data.draw(cases))
+    drawn: Any = {name: data.draw(getattr(strategies, name)(SIZES)) for name in MASKS}
+    drawn["reverse"] = reverse
+    in_jax, in_oracle = ACTIVATIONS[activation]
+    expected = oracle.rnn_stacked(*case, activation=in_oracle, **drawn)
+    g_h, *g_last = (
+        data.draw(strategies.arrays(np.shape(array), np.float64))
+        for array in jax.tree.leaves(expected)
+    )
+    cotangents = jax.tree.unflatten(jax.tree.structure(expected), [g_h, *g_last])
+    expected_gradients = oracle.stacked_gradients(
+        *case, g_h=g_h, g_last=cotangents.last, activation=in_oracle, **drawn
+    )
+    padding = np.arange(SIZES.n_steps) >= drawn["lengths"][..., None]
+    x = np.where(padding[..., None], np.nan, case.x)
+    with jax.enable_x64(True):
+        values, gradients = all_of(case._replace(x=x), cotangents, activation=in_jax, **drawn)
+    assert_close(values, expected, 1e-12)
+    assert_close(tuple(gradients), tuple(expected_gradients), 1e-12)
+
+
+def with_zeros_written_out(case: StackedCase) -> StackedCase:
+    """The same call, but of one structure whatever was drawn."""
+
+    def filled(params: RNNParams[Any]) -> RNNParams[Any]:
+        return params._replace(b=np.zeros(SIZES.n_nodes) if params.b is None else params.b)
+
+    layers = jax.tree.map(filled, case.layers, is_leaf=lambda each: isinstance(each, RNNParams))
+    zeros = np.zeros((*SIZES.batch, SIZES.n_nodes))
+    h0 = jax.tree.map(
+        lambda state: zeros if state is None else state, case.h0, is_leaf=lambda each: each is None
+    )
+    return StackedCase(layers, case.x, h0)
+
+
+@given(strategies.stacked_cases())
+def test_any_call_is_the_oracles(case: StackedCase) -> None:
+    """Any sizes, with and without biases and initial states."""
+    assert_close(rnn_stacked(*case), oracle.rnn_stacked(*case), 1e-5)
+
+
+def differentiated(way: str, network: Any, activation: Any = jnp.tanh, **options: Any) -> Any:
+    def loss(layers: Any, x: Any, h0: Any) -> Any:
+        masks: Any = MASKS
+        out = rnn_stacked(layers, x, (h0, None), activation=activation, **masks, **options)
+        return sum(map(curvature, jax.tree.leaves(out)))
+
+    with jax.enable_x64(True):
+        return jax.jit(WAYS[way](loss))(network, X, np.full(4, 0.1))
+
+
+@pytest.mark.parametrize("way", ["forward mode", "forward over reverse"])
+def test_the_rule_is_jaxs_own_derivative(way: str) -> None:
+    """Through both kinds of layers; of own_tanh, JAX differentiates every step."""
+    network = FORWARD_ONLY[0], (FORWARD_ONLY[1],) * 2
+    assert_close(differentiated(way, network), differentiated(way, network, own_tanh), 1e-11)
+
+
+def test_checkpointing_changes_nothing() -> None:
+    expected = differentiated("value and gradient", FORWARD_ONLY)
+    actual = differentiated("value and gradient", FORWARD_ONLY, checkpoint_every=4)
+    assert_close(actual, expected, 1e-12)
+
+
+def test_a_bidirectional_layer_is_two_runs() -> None:
+    forward, backward = NETWORK[0]
+    masks: Any = MASKS
+    out = rnn_bidirectional((forward, backward), X, (0.5, None), **masks)
+    assert_equal(out.h[..., :4], rnn_states(forward, X, 0.5, **masks).h)
+    assert_equal(out.h[..., 4:], rnn_states(backward, X, **masks, reverse=True).h)
+    assert_equal(out.last, (out.h[..., -1, :4], out.h[..., 0, 4:]))
+    stacked = rnn_stacked((NETWORK[0],), X, ((0.5, None),), **masks)
+    assert_equal((stacked.h, *stacked.last), (out.h, out.last))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 6])
+def test_running_on_is_running_whole(cut: int) -> None:
+    """From each layer's last state."""
+    lengths = MASKS["lengths"]
+
+    @jax.jit
+    def in_two(lengths: Any) -> Any:
+        first = rnn_stacked(FORWARD_ONLY, X[..., :cut, :], lengths=lengths)
+        return rnn_stacked(FORWARD_ONLY, X[..., cut:, :], first.last, lengths=lengths - cut).last
+
+    assert_close(in_two(lengths), rnn_stacked(FORWARD_ONLY, X, lengths=lengths).last, 1e-6)
+
+
+def test_under_vmap() -> None:
+    """Over networks, x, lengths and keys."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    networks = jax.vmap(lambda key: init_stacked(key, 3, (4, 5), bidirectional=True))(keys)
+
+    def run(network: Any, x: Any, lengths: Any, key: Any) -> Any:
+        return rnn_stacked(network, x, lengths=lengths, dropout=0.5, key=key)
+
+    args: Any = networks, X[:, 0], MASKS["lengths"][:, 0], keys
+    out = jax.vmap(run)(*args)
+    for i in range(2):
+        one, expected = jax.tree.map(lambda array, i=i: array[i], (out, args))
+        assert_close(one, run(*expected), 1e-6)
+
+
+def test_dropout_is_between_layers() -> None:
+    """Seen through a layer that gives back what it gets: relu of the identity."""
+    of_positive = RNNParams(np.ones((3, 500)), np.zeros((500, 500)), np.ones(500))
+    identity = RNNParams(np.eye(500), np.zeros((500, 500)), np.zeros(500))
+    x = np.abs(X[0])
+
+    def run(key: Any, *layers: Any, dropout: float = 0.25) -> Any:
+        return rnn_stacked(layers, x, dropout=dropout, key=key, activation=jax.nn.relu)
+
+    key = jax.random.key(0)
+    whole = run(None, of_positive, identity)
+    dropped = run(key, of_positive, identity)
+    scales = np.asarray(dropped.h / whole.h)
+    stays = scales > 0
+    np.testing.assert_allclose(scales, np.where(stays, 1 / 0.75, 0), rtol=1e-6)
+    assert abs(stays.mean() - 0.75) < 0.02  # of 9000 draws, whose deviation is 0.005
+    assert 0 < stays[:, 0].mean() < 1  # each step, sequence and node by itself
+    assert 0 < stays[:, :, 0].mean() < 1
+    assert_equal(dropped.last[0], whole.last[0])
+    assert_equal(run(key, of_positive, identity), dropped)
+    assert np.any(run(jax.random.key(1), of_positive, identity).h != dropped.h)
+    assert_equal(run(key, of_positive, identity, dropout=0.0), whole)
+    assert_equal(run(key, of_positive), run(None, of_positive))
+    twice = run(key, of_positive, identity, identity)
+    factors = np.asarray(twice.h / whole.h)
+    assert abs((factors == 0).mean() - (1 - 0.75**2)) < 0.02  # each gap by itself
+
+
+def test_initialisation() -> None:
+    shapes = jax.tree.map(jnp.shape, NETWORK)
+    assert shapes == (
+        (RNNParams((3, 4), (4, 4), (4,)),) * 2,
+        (RNNParams((8, 5), (5, 5), (5,)),) * 2,
+    )
+    options: Any = {"wh_init": constant(2.0), "b_init": None, "dtype": jnp.float16}
+    first, second = cast(Any, init_stacked)(jax.random.key(0), 3, [4, 4], **options)
+    assert jax.tree.map(jnp.shape, second) == RNNParams((4, 4), (4, 4), None)
+    assert_equal(second.wh, jnp.full((4, 4), 2, jnp.float16))
+    assert first.wx.dtype == jnp.float16
+    squares = [params.wh for params in jax.tree.leaves(NETWORK, is_leaf=is_params)]
+    drawn = np.concatenate([np.ravel(wh) for wh in squares])
+    assert len(np.unique(drawn)) == len(drawn)  # no two of them from one key
+
+
+def is_params(each: Any) -> bool:
+    return isinstance(each, RNNParams)
+
+
+def note(error: BaseException) -> str:
+    return " ".join(getattr(error, "__notes__", []))
+
+
+STACKED: Any = partial(rnn_stacked, NETWORK, X)
+WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "layers is params": (
+        lambda: rnn_stacked(NETWORK[0][0], X),
+        TypeError,
+        "layers must be a tuple",
+    ),
+    "no layers": (lambda: rnn_stacked((), X), ValueError, "layers must hold at least one layer"),
+    "not a layer": (
+        lambda: rnn_stacked((NETWORK[0], NETWORK[1] * 2), X),
+        TypeError,
+        r"layers\[1\] must be an RNNParams or a pair .* a tuple of \['RNNParams', 'RNNParams', ",
+    ),
+    "h0 is an array": (
+        lambda: STACKED(np.zeros(4)),
+        TypeError,
+        r"h0 must .* an array of shape \(4,",
+    ),
+    "one h0": (lambda: STACKED((None,)), ValueError, "h0 must hold 2 states, .* but holds 1"),
+    "h0 of one direction": (
+        lambda: STACKED((np.zeros(4), None)),
+        TypeError,
+        r"h0 of two directions must be a pair of states, but is an array of shape \(4,\)",
+    ),
+    "a pair of layers": (
+        lambda: rnn_bidirectional(NETWORK, X),
+        TypeError,
+        r"params must be a pair of RNNParams, but is a tuple of \['tuple', 'tuple'\]",
+    ),
+    "features": (
+        lambda: rnn_stacked(NETWORK[::-1], X),
+        ValueError,
+        "x has 3 features .* params.wx expects 8",
+    ),
+    "dropout of all": (
+        lambda: STACKED(dropout=1.0),
+        ValueError,
+        "dropout must be at least 0 and less than 1, but is 1.0",
+    ),
+    "negative": (lambda: STACKED(dropout=-0.5), ValueError, "dropout must be at least 0"),
+    "not a number": (lambda: STACKED(dropout="half"), TypeError, "dropout must be a number"),
+    "a bool": (lambda: STACKED(dropout=True), TypeError, "dropout must be a number"),
+    "key": (lambda: STACKED(dropout=0.5, key=7), TypeError, "key must be one JAX PRNG key"),
+    "lengths": (lambda: STACKED(lengths=[[7, 1, 1]] * 2), ValueError, "lengths must be from 0 to"),
+    "reverse": (lambda: STACKED(reverse=2), TypeError, "reverse must be a bool"),
+    "n_nodes": (
+        lambda: cast(Any, init_stacked)(jax.random.key(0), 3, 4),
+        TypeError,
+        "n_nodes must be a tuple or list of integers, but is a int",
+    ),
+    "no n_nodes": (lambda: init_stacked(jax.random.key(0), 3, ()), ValueError, "n_nodes must hold"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name: str) -> None:
+    call, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_which_layer_is_wrong_is_noted() -> None:
+    with pytest.raises(ValueError, match="x has 8 features") as raised:
+        rnn_stacked((NETWORK[0], FORWARD_ONLY[1]), X)
+    assert "in layers[1], whose x is h of layers[0]" in note(raised.value)
+
+
+def test_all_is_public() -> None:
+    assert {"rnn_stacked", "rnn_bidirectional", "init_stacked", "LayerStates"} <= set(
+        jaxrnn.__all__
+    )
