@@ -146,7 +146,7 @@ def promoted(
         _real_array("params.wh", params.wh),
         None if params.b is None else _real_array("params.b", params.b),
     )
-    _check_params(weights)
+    check_params(weights)
     # The Python type `float` makes integers floating and widens nothing.
     dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
     weights = jax.tree.map(lambda array: array.astype(dtype), weights)
@@ -164,22 +164,23 @@ def _real_array(name: str, value: ArrayLike) -> jax.Array:
     return array
 
 
-def _check_params(params: RNNParams[Any]) -> None:
+def check_params(params: RNNParams[Any], name: str = "params") -> None:
+    """That the shapes of its arrays fit each other."""
     wx, wh, b = params
     if wx.ndim != 2:
         raise ValueError(
-            f"params.wx must have shape (n_features, n_nodes), but has shape {wx.shape}; "
+            f"{name}.wx must have shape (n_features, n_nodes), but has shape {wx.shape}; "
             "map over a stack of parameter sets with jax.vmap"
         )
     n_nodes = wx.shape[1]
     if wh.shape != (n_nodes, n_nodes):
         raise ValueError(
-            f"params.wh must have shape (n_nodes, n_nodes) = {(n_nodes, n_nodes)} to fit params.wx "
+            f"{name}.wh must have shape (n_nodes, n_nodes) = {(n_nodes, n_nodes)} to fit {name}.wx "
             f"of shape {wx.shape}, but has shape {wh.shape}"
         )
     if b is not None and b.shape != (n_nodes,):
         raise ValueError(
-            f"params.b must have shape (n_nodes,) = {(n_nodes,)} to fit params.wx of shape "
+            f"{name}.b must have shape (n_nodes,) = {(n_nodes,)} to fit {name}.wx of shape "
             f"{wx.shape}, or be None, but has shape {b.shape}"
         )
 

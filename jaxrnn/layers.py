@@ -143,7 +143,7 @@ def rnn_stacked(
         sequence of what is said above, or they differ in length; `dropout` is not a number or out
         of range; `key` is not one key.
     """
-    _check_layers(layers)
+    check_layers(layers)
     states = [None] * len(layers) if h0 is None else h0
     _check_sequence("h0", states, f"{len(layers)} states")
     if len(states) != len(layers):
@@ -185,7 +185,8 @@ def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
     return jnp.where(stays, h / jnp.asarray(1 - rate, h.dtype), jnp.zeros_like(h))
 
 
-def _check_layers(layers: Any) -> None:
+def check_layers(layers: Any) -> None:
+    """That each is an `RNNParams` or a pair of them, and there is at least one."""
     _check_sequence("layers", layers, "RNNParams, or of pairs of them")
     for i, layer in enumerate(layers):
         if not (isinstance(layer, RNNParams) or _is_pair(layer)):

@@ -1,0 +1,280 @@
+"""Parameters to and from other libraries, as plain mappings of arrays; it imports none of them.
+
+    layers = interop.from_torch(rnn.state_dict())                     # for rnn_stacked
+    rnn.load_state_dict({k: torch.from_numpy(v) for k, v in interop.to_torch(layers).items()})
+
+What comes in is what NumPy can read, what goes out are NumPy arrays of their own, and dtypes stay
+as they are. Each `to_...` undoes its `from_...`, but that torch and ONNX add two biases, which come
+in as their sum and go out as that sum and zeros.
+
+Mappings hold weights alone. The activation, whether time or batch is the first axis, and which way
+a single direction runs are settings of the other library: here `activation`, `jnp.moveaxis` and
+`reverse`. The initial and final states of torch and ONNX are those of `h0` and `last` in a row,
+`jnp.stack(jax.tree.leaves(last))`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrnn.arguments import check_params
+from jaxrnn.layers import Layer, check_layers
+from jaxrnn.params import RNNParams, is_real
+
+Array: TypeAlias = NDArray[Any]
+
+
+def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
+    """The layers of a `torch.nn.RNN`.
+
+    Args:
+      state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`,
+        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither; the same with `l1` and so on for the
+        layers above, and with `_reverse` at the end for the other direction.
+
+    Returns:
+      For each layer an `RNNParams`, or a pair (forward, backward) of them, as for `rnn_stacked`.
+
+    Raises:
+      TypeError: it is not a mapping, or an entry is not an array of real numbers.
+      ValueError: an entry is missing, does not have the shape that the others ask for, or has none
+        of these names. The message has its key, as those of all functions here.
+    """
+    rest = _entries("state_dict", state_dict)
+    suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in rest else ("",)
+    layers: list[Layer[Array]] = []
+    n_features: int | str = "n_features"
+    while not layers or f"weight_ih_l{len(layers)}" in rest:
+        directions = []
+        for suffix in suffixes:
+            place = f"l{len(layers)}{suffix}"
+            wx = _taken(rest, "state_dict", f"weight_ih_{place}", ("n_nodes", n_features))
+            n_nodes, n_features = wx.shape
+            wh = _taken(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
+            keys = [f"bias_{kind}_{place}" for kind in ("ih", "hh")]
+            if rest.keys().isdisjoint(keys):
+                b = None
+            else:
+                b_ih, b_hh = (_taken(rest, "state_dict", key, (n_nodes,)) for key in keys)
+                b = b_ih + b_hh
+            directions.append(RNNParams(wx.T, wh.T, b))
+        layers.append(directions[0] if len(suffixes) == 1 else (directions[0], directions[1]))
+        n_features = sum(len(params.wh) for params in directions)
+    _check_all_taken("state_dict", rest)
+    return tuple(layers)
+
+
+def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
+    """The `state_dict` of a `torch.nn.RNN` with the layers of `rnn_stacked`.
+
+    Without a bias in any of them there is none, for `bias=False`; where some have one, the others
+    get zeros.
+
+    Raises:
+      TypeError, ValueError: `layers` are not those of `rnn_stacked`, or torch cannot hold them: all
+        must have one number of nodes, and one or two directions.
+    """
+    check_layers(layers)
+    directions = [_directions(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
+    n_nodes, n_directions = len(directions[0][0].wh), len(directions[0])
+    biased = any(params.b is not None for layer in directions for params in layer)
+    state_dict: dict[str, Array] = {}
+    for i, layer in enumerate(directions):
+        if len(layer) != n_directions:
+            raise ValueError(
+                "layers must all have as many directions for torch, "
+                f"but layers[0] has {n_directions} and layers[{i}] has {len(layer)}"
+            )
+        n_features = n_directions * n_nodes if i else len(layer[0].wx)
+        for params, suffix in zip(layer, ("", "_reverse"), strict=False):
+            if params.wx.shape != (n_features, n_nodes):
+                raise ValueError(
+                    f"layers[{i}] must have wx of shape {(n_features, n_nodes)} for torch, "
+                    f"but has {params.wx.shape}"
+                )
+            state_dict[f"weight_ih_l{i}{suffix}"] = np.ascontiguousarray(params.wx.T)
+            state_dict[f"weight_hh_l{i}{suffix}"] = np.ascontiguousarray(params.wh.T)
+            if biased:
+                b = _full_b(params)
+                state_dict[f"bias_ih_l{i}{suffix}"] = b
+                state_dict[f"bias_hh_l{i}{suffix}"] = np.zeros_like(b)
+    return state_dict
+
+
+def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
+    """The parameters of ONNX's operator `RNN`.
+
+    Args:
+      inputs: `W` `(n_directions, n_nodes, n_features)`, `R` `(n_directions, n_nodes, n_nodes)`, and
+        `B` `(n_directions, 2 n_nodes)` or none.
+
+    Returns:
+      An `RNNParams`, or with two directions a pair (forward, backward).
+    """
+    rest = _entries("inputs", inputs)
+    w = _taken(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
+    n_directions, n_nodes, _ = w.shape
+    if n_directions not in (1, 2):
+        raise ValueError(f"inputs['W'] must have 1 or 2 directions, but has shape {w.shape}")
+    r = _taken(rest, "inputs", "R", (n_directions, n_nodes, n_nodes))
+    b = _taken(rest, "inputs", "B", (n_directions, 2 * n_nodes)) if "B" in rest else None
+    _check_all_taken("inputs", rest)
+    layer = [
+        RNNParams(w[i].T, r[i].T, None if b is None else b[i, :n_nodes] + b[i, n_nodes:])
+        for i in range(n_directions)
+    ]
+    return layer[0] if n_directions == 1 else (layer[0], layer[1])
+
+
+def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
+    """`W`, `R` and `B` of ONNX's operator `RNN`, from an `RNNParams` or a pair of them.
+
+    Raises:
+      TypeError, ValueError: `layer` is neither, or its directions differ in shape.
+    """
+    check_layers([layer])
+    directions = _directions("layer", layer)
+    shapes = [params.wx.shape for params in directions]
+    if shapes[0] != shapes[-1]:
+        raise ValueError(f"layer must have wx of one shape for ONNX, but has {shapes}")
+    inputs = {
+        "W": np.stack([params.wx.T for params in directions]),
+        "R": np.stack([params.wh.T for params in directions]),
+    }
+    if any(params.b is not None for params in directions):
+        biases = [_full_b(params) for params in directions]
+        inputs["B"] = np.stack([np.concatenate([b, np.zeros_like(b)]) for b in biases])
+    return inputs
+
+
+def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
+    """The parameters of a Keras `SimpleRNN`: `{each.name: each.numpy() for each in layer.weights}`.
+
+    Args:
+      weights: `kernel` `(n_features, n_nodes)`, `recurrent_kernel` `(n_nodes, n_nodes)`, and `bias`
+        `(n_nodes,)` or none.
+    """
+    rest = _entries("weights", weights)
+    wx = _taken(rest, "weights", "kernel", ("n_features", "n_nodes"))
+    n_nodes = wx.shape[1]
+    wh = _taken(rest, "weights", "recurrent_kernel", (n_nodes, n_nodes))
+    b = _taken(rest, "weights", "bias", (n_nodes,)) if "bias" in rest else None
+    _check_all_taken("weights", rest)
+    return RNNParams(wx, wh, b)
+
+
+def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
+    """The weights of a Keras `SimpleRNN`, for `layer.set_weights(list(weights.values()))`."""
+    checked = _checked("params", params)
+    weights = {"kernel": checked.wx, "recurrent_kernel": checked.wh}
+    return weights if checked.b is None else weights | {"bias": checked.b}
+
+
+def from_linen(params: Mapping[str, Any]) -> RNNParams[Array]:
+    """The parameters of a Flax linen `SimpleCell`: of a `linen.RNN`, `variables["params"]["cell"]`.
+
+    Args:
+      params: `{"i": {"kernel": ..., "bias": ...}, "h": {"kernel": ...}}`, of shapes
+        `(n_features, n_nodes)`, `(n_nodes,)` and `(n_nodes, n_nodes)`.
+    """
+    return _from_flax("params", params, "i", "h")
+
+
+def to_linen(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
+    """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None."""
+    return _to_flax(params, "i", "h")
+
+
+def from_nnx(state: Mapping[str, Any]) -> RNNParams[Array]:
+    """The parameters of a Flax nnx `SimpleCell`: `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
+
+    Args:
+      state: as in `from_linen`, with `dense_i` for `i` and `dense_h` for `h`.
+    """
+    return _from_flax("state", state, "dense_i", "dense_h")
+
+
+def to_nnx(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
+    """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`; as `to_linen`."""
+    return _to_flax(params, "dense_i", "dense_h")
+
+
+def _from_flax(name: str, nested: Mapping[str, Any], i: str, h: str) -> RNNParams[Array]:
+    rest = _entries(name, nested)
+    for key in (i, h):
+        if key not in rest:
+            raise ValueError(f"{name} must have an entry {key!r}, but has {list(nested)}")
+    into, within = (_entries(f"{name}[{key!r}]", rest.pop(key)) for key in (i, h))
+    wx = _taken(into, f"{name}[{i!r}]", "kernel", ("n_features", "n_nodes"))
+    n_nodes = wx.shape[1]
+    b = _taken(into, f"{name}[{i!r}]", "bias", (n_nodes,))
+    wh = _taken(within, f"{name}[{h!r}]", "kernel", (n_nodes, n_nodes))
+    for where, left in ((name, rest), (f"{name}[{i!r}]", into), (f"{name}[{h!r}]", within)):
+        _check_all_taken(where, left)
+    return RNNParams(wx, wh, b)
+
+
+def _to_flax(params: RNNParams[Any], i: str, h: str) -> dict[str, dict[str, Array]]:
+    checked = _checked("params", params)
+    return {i: {"kernel": checked.wx, "bias": _full_b(checked)}, h: {"kernel": checked.wh}}
+
+
+def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy, to take entries out of."""
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"{name} must be a mapping of arrays, but is a {type(mapping).__name__}")
+    return dict(mapping)
+
+
+def _taken(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ...]) -> Array:
+    """Takes out an array, of a shape in which a size that is a word may be any."""
+    if key not in rest:
+        raise ValueError(
+            f"{name} must have an entry {key!r}; besides those read it has {list(rest)}"
+        )
+    array = _array(f"{name}[{key!r}]", rest.pop(key))
+    fits = array.ndim == len(shape) and all(
+        isinstance(wanted, str) or size == wanted
+        for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted_shape = f"({', '.join(map(str, shape))})"
+        raise ValueError(f"{name}[{key!r}] must have shape {wanted_shape}, but has {array.shape}")
+    return array
+
+
+def _check_all_taken(name: str, rest: dict[str, Any]) -> None:
+    if rest:
+        raise ValueError(f"{name} must have no other entries, but has {list(rest)}")
+
+
+def _array(name: str, value: Any) -> Array:
+    try:
+        array = np.asarray(value).copy()
+    except Exception as error:  # whatever a library raises for what is not on the CPU, and the like
+        raise TypeError(f"{name} must be an array that NumPy can read, but {error}") from error
+    if not is_real(array.dtype):
+        raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
+    return array
+
+
+def _directions(name: str, layer: Layer[Any]) -> list[RNNParams[Array]]:
+    """The one or two directions of a layer."""
+    if isinstance(layer, RNNParams):
+        return [_checked(name, layer)]
+    return [_checked(f"{name}[{i}]", params) for i, params in enumerate(layer)]
+
+
+def _checked(name: str, params: RNNParams[Any]) -> RNNParams[Array]:
+    if not isinstance(params, RNNParams):
+        raise TypeError(f"{name} must be an RNNParams, but is a {type(params).__name__}")
+    wx, wh = (_array(f"{name}.{field}", getattr(params, field)) for field in ("wx", "wh"))
+    checked = RNNParams(wx, wh, None if params.b is None else _array(f"{name}.b", params.b))
+    check_params(checked, name)
+    return checked
+
+
+def _full_b(params: RNNParams[Array]) -> Array:
+    return np.zeros_like(params.wh[0]) if params.b is None else params.b

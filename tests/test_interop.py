@@ -1,0 +1,446 @@
+"""Parameters to and from other libraries: by names and shapes, and beside the real libraries."""
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked
+from tests.comparing import assert_close, assert_equal
+
+N_FEATURES, N_NODES = 3, 4
+RANDOM = np.random.default_rng(0)
+X = RANDOM.uniform(-1, 1, (2, 6, N_FEATURES))
+LENGTHS = np.array([6, 3], np.int32)
+
+
+def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) -> Any:
+    with jax.enable_x64(True):
+        layers = init_stacked(
+            jax.random.key(n_layers), N_FEATURES, (N_NODES,) * n_layers, bidirectional=bidirectional
+        )
+    return jax.tree.map(
+        lambda array: RANDOM.uniform(-0.5, 0.5, array.shape),
+        layers if biased else without_bias(layers),
+    )
+
+
+def without_bias(layers: Any) -> Any:
+    return jax.tree.map(
+        lambda params: params._replace(b=None),
+        layers,
+        is_leaf=lambda each: isinstance(each, RNNParams),
+    )
+
+
+PARAMS = network(1)[0]
+PAIR = network(1, bidirectional=True)[0]
+
+ROUND_TRIPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Any]] = {
+    "torch": (interop.to_torch, interop.from_torch, network(3)),
+    "torch, two directions": (interop.to_torch, interop.from_torch, network(2, bidirectional=True)),
+    "torch, no bias": (interop.to_torch, interop.from_torch, network(2, biased=False)),
+    "onnx": (interop.to_onnx, interop.from_onnx, PARAMS),
+    "onnx, two directions": (interop.to_onnx, interop.from_onnx, PAIR),
+    "onnx, no bias": (interop.to_onnx, interop.from_onnx, PARAMS._replace(b=None)),
+    "keras": (interop.to_keras, interop.from_keras, PARAMS),
+    "keras, no bias": (interop.to_keras, interop.from_keras, PARAMS._replace(b=None)),
+    "linen": (interop.to_linen, interop.from_linen, PARAMS),
+    "nnx": (interop.to_nnx, interop.from_nnx, PARAMS),
+}
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
+def test_what_goes_out_comes_back(name: str, dtype: Any) -> None:
+    """To the bit, in the same dtype, and in memory of its own."""
+    to, back, ours = ROUND_TRIPS[name]
+    ours = jax.tree.map(lambda array: array.astype(dtype), ours)
+    theirs = to(ours)
+    assert_equal(back(theirs), ours)
+    assert_equal(to(back(theirs)), theirs)
+    jax.tree.map(lambda array: array.fill(7), theirs)
+    assert all(np.all(array != 7) for array in jax.tree.leaves(ours))
+
+
+def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
+    state_dict = interop.to_torch((PARAMS, network(1)[0]._replace(wx=PARAMS.wh, b=None)))
+    assert_equal(state_dict["bias_ih_l1"], np.zeros(N_NODES))
+    state_dict["bias_hh_l0"] = np.ones(N_NODES)
+    assert_equal(interop.from_torch(state_dict)[0].b, PARAMS.b + 1)  # type: ignore[union-attr]
+    inputs = interop.to_onnx((PARAMS, PARAMS._replace(b=None)))
+    assert_equal(inputs["B"], np.stack([np.append(PARAMS.b, np.zeros(4)), np.zeros(8)]))
+    pair: Any = interop.from_onnx(inputs | {"B": inputs["B"] + 1})
+    assert_equal(pair[0].b, PARAMS.b + 2)
+    for to, key in ((interop.to_linen, "i"), (interop.to_nnx, "dense_i")):
+        assert_equal(to(PARAMS._replace(b=None))[key]["bias"], np.zeros(N_NODES))
+
+
+def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Without the entries that are changed to None."""
+    return {key: value for key, value in (entries | changes).items() if value is not None}
+
+
+TORCH = interop.to_torch(network(2, bidirectional=True))
+ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
+PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
+
+WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "not a mapping": (lambda: interop.from_torch([1]), TypeError, "state_dict must be a mapping"),  # type: ignore[arg-type]
+    "empty": (lambda: interop.from_torch({}), ValueError, "an entry 'weight_ih_l0'"),
+    "no recurrent weights": (
+        lambda: interop.from_torch(changed(TORCH, weight_hh_l1=None)),
+        ValueError,
+        "state_dict must have an entry 'weight_hh_l1'",
+    ),
+    "one bias": (
+        lambda: interop.from_torch(changed(TORCH, bias_hh_l0_reverse=None)),
+        ValueError,
+        "an entry 'bias_hh_l0_reverse'",
+    ),
+    "one direction of a layer": (
+        lambda: interop.from_torch(changed(TORCH, weight_ih_l1_reverse=None)),
+        ValueError,
+        "an entry 'weight_ih_l1_reverse'",
+    ),
+    "an LSTM": (
+        lambda: interop.from_torch({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}),
+        ValueError,
+        r"state_dict\['weight_hh_l0'\] must have shape \(16, 16\), but has \(6, 3\)",
+    ),
+    "a layer that does not fit": (
+        lambda: interop.from_torch(changed(TORCH, weight_ih_l1=np.ones((4, 4)))),
+        ValueError,
+        r"state_dict\['weight_ih_l1'\] must have shape \(n_nodes, 8\), but has \(4, 4\)",
+    ),
+    "a prefix": (
+        lambda: interop.from_torch({f"rnn.{key}": value for key, value in TORCH.items()}),
+        ValueError,
+        "'weight_ih_l0'; besides those read it has .'rnn.weight_ih_l0'",
+    ),
+    "left over": (
+        lambda: interop.from_torch(changed(TORCH, weight_hr_l0=np.ones(4))),
+        ValueError,
+        r"state_dict must have no other entries, but has \['weight_hr_l0'\]",
+    ),
+    "not numbers": (
+        lambda: interop.from_torch(changed(TORCH, weight_hh_l0="text")),
+        TypeError,
+        r"state_dict\['weight_hh_l0'\] must be an array of real numbers, but has dtype <U4",
+    ),
+    "ragged": (
+        lambda: interop.from_onnx(changed(ONNX, R=[[1], [1, 2]])),
+        TypeError,
+        r"inputs\['R'\] must be an array that NumPy can read",
+    ),
+    "three directions": (
+        lambda: interop.from_onnx(changed(ONNX, W=np.ones((3, 4, 3)))),
+        ValueError,
+        r"inputs\['W'\] must have 1 or 2 directions, but has shape \(3, 4, 3\)",
+    ),
+    "one bias for ONNX": (
+        lambda: interop.from_onnx(changed(ONNX, B=np.ones((1, 4)))),
+        ValueError,
+        r"inputs\['B'\] must have shape \(1, 8\), but has \(1, 4\)",
+    ),
+    "Keras": (
+        lambda: interop.from_keras(changed(KERAS, recurrent_kernel=np.ones((3, 4)))),
+        ValueError,
+        r"weights\['recurrent_kernel'\] must have shape \(4, 4\), but has \(3, 4\)",
+    ),
+    "linen": (
+        lambda: interop.from_linen({"cell": LINEN}),
+        ValueError,
+        r"params must have an entry 'i', but has \['cell'\]",
+    ),
+    "linen without a bias": (
+        lambda: interop.from_linen(changed(LINEN, i={"kernel": PARAMS.wx})),
+        ValueError,
+        r"params\['i'\] must have an entry 'bias'",
+    ),
+    "linen, left over": (
+        lambda: interop.from_linen(changed(LINEN, h={"kernel": PARAMS.wh, "bias": PARAMS.b})),
+        ValueError,
+        r"params\['h'\] must have no other entries, but has \['bias'\]",
+    ),
+    "nnx": (lambda: interop.from_nnx(LINEN), ValueError, "state must have an entry 'dense_i'"),
+    "to torch, params": (lambda: interop.to_torch(PARAMS), TypeError, "layers must be a tuple"),
+    "to torch, directions": (
+        lambda: interop.to_torch((PAIR, PARAMS)),
+        ValueError,
+        r"as many directions for torch, but layers\[0\] has 2 and layers\[1\] has 1",
+    ),
+    "to torch, nodes": (
+        lambda: interop.to_torch((PARAMS, RNNParams(np.ones((4, 5)), np.ones((5, 5)), None))),
+        ValueError,
+        r"layers\[1\] must have wx of shape \(4, 4\) for torch, but has \(4, 5\)",
+    ),
+    "to torch, shapes": (
+        lambda: interop.to_torch([PARAMS._replace(b=np.ones(3))]),
+        ValueError,
+        r"layers\[0\].b must have shape \(n_nodes,\) = \(4,\)",
+    ),
+    "to ONNX, unlike": (
+        lambda: interop.to_onnx(PAIR_UNLIKE),
+        ValueError,
+        r"layer must have wx of one shape for ONNX, but has \[\(3, 4\), \(2, 4\)\]",
+    ),
+    "to Keras, a pair": (
+        lambda: interop.to_keras(PAIR),
+        TypeError,
+        "params must be an RNNParams, but is a tuple",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name: str) -> None:
+    call, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+# Beside the real libraries.
+
+
+def with_library(*modules: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        any(find_spec(module) is None for module in modules),
+        reason="to run it: pip install -e '.[test,interop]'",
+    )
+
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def gradients(layers: Any, activation: str, g: Any, **options: Any) -> Any:
+    """Values, and the gradients by the layers of `sum(g.h * h) + sum(g.last * last)`."""
+
+    def run(layers: Any) -> Any:
+        return rnn_stacked(layers, X, activation=ACTIVATIONS[activation], **options)
+
+    with jax.enable_x64(True):
+        out, pull = jax.vjp(run, layers)
+        return out, pull(g(out))[0]
+
+
+@with_library("torch")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(
+    ("n_layers", "bidirectional", "biased"), [(1, False, True), (2, True, True), (3, False, False)]
+)
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_torch(
+    n_layers: int,
+    bidirectional: bool,
+    biased: bool,
+    batch_first: bool,
+    activation: str,
+    lengths: Any,
+) -> None:
+    """States, last states and gradients, of whole and of packed sequences."""
+    import torch
+
+    rnn = torch.nn.RNN(
+        N_FEATURES,
+        N_NODES,
+        n_layers,
+        nonlinearity=activation,
+        bias=biased,
+        batch_first=batch_first,
+        bidirectional=bidirectional,
+        dtype=torch.float64,
+    )
+    x = torch.from_numpy(X if batch_first else X.swapaxes(0, 1))
+    if lengths is not None:
+        pack = torch.nn.utils.rnn.pack_padded_sequence
+        x = pack(x, torch.from_numpy(lengths), batch_first, enforce_sorted=False)
+    states, h_n = rnn(x)
+    if lengths is not None:
+        states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first)
+    states = states if batch_first else states.swapaxes(0, 1)
+    (torch.sum(states**2) + torch.sum(h_n**3)).backward()
+
+    layers = interop.from_torch(rnn.state_dict())
+    real = np.arange(X.shape[1]) < (6 if lengths is None else lengths[:, None])
+
+    def g(out: Any) -> Any:
+        of_last = jax.tree.map(lambda last: 3 * last**2, out.last)
+        return out._replace(h=jnp.where(jnp.asarray(real)[..., None], 2 * out.h, 0), last=of_last)
+
+    out, ours = gradients(layers, activation, g, lengths=lengths)
+    assert_close(np.where(real[..., None], out.h, 0), states.detach().numpy(), 1e-12)
+    assert_close(np.stack(jax.tree.leaves(out.last)), h_n.detach().numpy(), 1e-12)
+    theirs = {key: value.grad.numpy() for key, value in rnn.named_parameters()}
+    in_torch = interop.to_torch(ours)
+    assert in_torch.keys() == theirs.keys() == rnn.state_dict().keys()
+    for key in theirs:
+        # Both biases of torch have the gradient of their sum.
+        assert_close(in_torch[key.replace("bias_hh", "bias_ih")], theirs[key], 1e-11)
+
+    rnn.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in interop.to_torch(layers).items()}
+    )
+    again, _ = rnn(torch.from_numpy(X if batch_first else X.swapaxes(0, 1)))
+    expected = gradients(layers, activation, lambda out: out)[0].h
+    assert_close(
+        again.detach().numpy() if batch_first else again.detach().numpy().swapaxes(0, 1),
+        expected,
+        1e-12,
+    )
+
+
+def single(params: Any, activation: str) -> tuple[Any, Any]:
+    """The last state in float32, and the gradient of half the sum of its squares."""
+    params, x = jax.tree.map(np.float32, (params, X))
+
+    def half_square(params: Any) -> Any:
+        last = rnn_forward(params, x, activation=ACTIVATIONS[activation])
+        return 0.5 * jnp.sum(last**2), last
+
+    gradient, last = jax.grad(half_square, has_aux=True)(params)
+    return last, gradient
+
+
+def half_square(last: Any) -> Any:
+    return 0.5 * jnp.sum(last**2)
+
+
+@pytest.fixture
+def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Which leans on implicit promotion of ranks."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@with_library("keras")
+@pytest.mark.usefixtures("keras_on_jax")
+@pytest.mark.filterwarnings("ignore")  # Keras's own
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_keras(activation: str, biased: bool) -> None:
+    import keras
+
+    layer = keras.layers.SimpleRNN(N_NODES, activation=activation, use_bias=biased)
+    layer.build(X.shape)
+    ours = interop.from_keras({each.name: each.numpy() for each in layer.weights})
+    assert_close(layer(np.float32(X)), single(ours, activation)[0], 1e-6)
+    params = PARAMS if biased else PARAMS._replace(b=None)
+    layer.set_weights(list(interop.to_keras(params).values()))
+    expected, gradient = single(params, activation)
+    others = [each.value for each in layer.non_trainable_variables]
+
+    def loss(variables: Any) -> Any:
+        last, _ = layer.stateless_call(variables, others, np.float32(X))
+        return half_square(last), last
+
+    variables = [each.value for each in layer.trainable_variables]
+    theirs, last = jax.grad(loss, has_aux=True)(variables)
+    assert_close(last, expected, 1e-6)
+    assert_close(theirs, list(interop.to_keras(gradient).values()), 1e-5)
+
+
+@with_library("flax")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_linen(activation: str) -> None:
+    from flax import linen
+
+    cell = linen.SimpleCell(N_NODES, activation_fn=ACTIVATIONS[activation])
+    rnn = linen.RNN(cell, return_carry=True)
+    variables = rnn.init(jax.random.key(0), np.float32(X))
+    ours = interop.from_linen(variables["params"]["cell"])
+    assert_close(rnn.apply(variables, np.float32(X))[0], single(ours, activation)[0], 1e-6)
+    expected, gradient = single(PARAMS, activation)
+
+    def loss(params: Any) -> Any:
+        last = rnn.apply({"params": {"cell": params}}, np.float32(X))[0]
+        return half_square(last), last
+
+    in_linen = jax.tree.map(np.float32, interop.to_linen(PARAMS))
+    theirs, last = jax.grad(loss, has_aux=True)(in_linen)
+    assert_close(last, expected, 1e-6)
+    assert_close(theirs, interop.to_linen(gradient), 1e-5)
+
+
+@with_library("flax")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_nnx(activation: str) -> None:
+    from flax import nnx
+
+    cell = nnx.SimpleCell(
+        N_FEATURES, N_NODES, activation_fn=ACTIVATIONS[activation], rngs=nnx.Rngs(0)
+    )
+    graph, state, others = nnx.split(nnx.RNN(cell), nnx.Param, ...)
+    weights = nnx.to_pure_dict(state)["cell"]
+
+    def loss(weights: Any) -> Any:
+        nnx.replace_by_pure_dict(state, {"cell": weights})
+        last, _ = nnx.merge(graph, state, others)(
+            jnp.float32(X), initial_carry=jnp.zeros((2, N_NODES)), return_carry=True
+        )
+        return half_square(last), last
+
+    ours = interop.from_nnx(weights)
+    assert_close(loss(weights)[1], single(ours, activation)[0], 1e-6)
+    expected, gradient = single(PARAMS, activation)
+    in_nnx = jax.tree.map(np.float32, interop.to_nnx(PARAMS))
+    theirs, last = jax.grad(loss, has_aux=True)(in_nnx)
+    assert_close(last, expected, 1e-6)
+    assert_close(theirs, interop.to_nnx(gradient), 1e-5)
+
+
+@with_library("onnx", "onnxruntime")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_onnx(direction: str, activation: str) -> None:
+    """Which knows sequences of different lengths, but no gradient."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    layer = PAIR if direction == "bidirectional" else PARAMS
+    layer = jax.tree.map(np.float32, layer)
+    inputs = interop.to_onnx(layer)
+    n_directions = len(inputs["W"])
+    attributes: Any = {
+        "direction": direction,
+        "hidden_size": N_NODES,
+        "activations": [activation.capitalize()] * n_directions,
+    }
+    names = ["X", "W", "R", "B", "lengths"]
+    node = helper.make_node("RNN", names, ["Y", "Y_h"], **attributes)
+    x = np.float32(np.ascontiguousarray(X.swapaxes(0, 1)))
+    graph = helper.make_graph(
+        [node],
+        "rnn",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, x.shape)],
+        [
+            helper.make_tensor_value_info("Y", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("Y_h", TensorProto.FLOAT, None),
+        ],
+        [
+            numpy_helper.from_array(value, name)
+            for name, value in [*inputs.items(), ("lengths", LENGTHS)]
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    states, last = session.run(None, {"X": x})
+    states = np.moveaxis(states, 1, 2)  # steps, batch, directions, nodes
+
+    out = rnn_stacked(
+        (interop.from_onnx(inputs),),
+        np.float32(X),
+        lengths=LENGTHS,
+        reverse=direction == "reverse",
+        activation=ACTIVATIONS[activation],
+    )
+    real = (np.arange(6) < LENGTHS[:, None])[..., None]
+    theirs = states.swapaxes(0, 1).reshape(2, 6, -1)
+    assert_close(np.where(real, out.h, 0), np.where(real, theirs, 0), 1e-6)
+    assert_close(np.stack(jax.tree.leaves(out.last)), last, 1e-6)
