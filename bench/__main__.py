@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     print_means(rows)
     whole = options.cell is None
     if whole:
-        for cell in [cell for cell in GRID if cell.n_sets is None][: 1 if options.quick else None]:
+        for cell in [cell for cell in GRID if cell.n_sets is None and cell.option is None][
+            : 1 if options.quick else None
+        ]:
             rows += compare_starts(cell, quick=options.quick)
         rows += compare_calls(GRID[0], quick=options.quick)
         rows += compare_imports(quick=options.quick)
@@ -109,8 +111,7 @@ def print_means(rows: list[Row]) -> None:
     """Each peer's time divided by jaxrnn's: the geometric mean over the cells, and the least."""
     groups: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        sets = "" if row["cell"]["n_sets"] is None else ", parameter sets"
-        groups.setdefault((row["kind"] + sets, row["peer"]), []).append(row["ratio"])
+        groups.setdefault((row["kind"] + _comparison(row), row["peer"]), []).append(row["ratio"])
     heading = None
     for (kind, name), ratios in groups.items():
         if kind != heading:
@@ -118,6 +119,12 @@ def print_means(rows: list[Row]) -> None:
             heading = kind
         mean = math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios))
         print(f"  {name:23} {mean:7.2f} {min(ratios):7.2f}")
+
+
+def _comparison(row: Row) -> str:
+    if row["cell"]["n_sets"] is not None:
+        return ", parameter sets"
+    return f", {row['cell']['option']}" if row["cell"]["option"] else ""
 
 
 def machine() -> dict[str, Any]:

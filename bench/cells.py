@@ -3,7 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.nn.initializers import normal, orthogonal
+from numpy.typing import NDArray
 
 from jaxrnn import RNNParams, init_params
 
@@ -17,6 +19,7 @@ class Cell(NamedTuple):
       n_features: inputs of a step.
       n_nodes: hidden nodes.
       n_sets: parameter sets that all run on the same sequences; None where there is just one.
+      option: what is compared beside the same without it, LENGTHS or CHECKPOINTS.
     """
 
     batch: int
@@ -24,12 +27,17 @@ class Cell(NamedTuple):
     n_features: int
     n_nodes: int
     n_sets: int | None = None
+    option: str | None = None
 
     def __str__(self) -> str:
-        """The sizes, parameter sets first."""
+        """The sizes, parameter sets first, and the option."""
         sets = [] if self.n_sets is None else [self.n_sets]
-        return ", ".join(str(size) for size in (*sets, *self[:4]))
+        sizes = ", ".join(str(size) for size in (*sets, *self[:4]))
+        return sizes if self.option is None else f"{sizes}, {self.option}"
 
+
+LENGTHS = "lengths"
+CHECKPOINTS = "checkpoints"
 
 GRID = (
     Cell(1, 3, 2, 4),
@@ -46,6 +54,10 @@ GRID = (
     Cell(8, 50, 4, 16, n_sets=256),
     Cell(32, 100, 64, 128, n_sets=32),
     Cell(64, 100, 64, 256, n_sets=8),
+    Cell(32, 100, 8, 32, option=LENGTHS),
+    Cell(32, 100, 64, 128, option=LENGTHS),
+    Cell(64, 200, 64, 256, option=LENGTHS),
+    Cell(8, 20_000, 8, 64, option=CHECKPOINTS),
 )
 
 # What grows, and the rest that stays.
@@ -72,9 +84,16 @@ def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
     return params, jax.random.normal(x_key, (cell.batch, cell.n_steps, cell.n_features))
 
 
+def sequence_lengths(cell: Cell) -> NDArray[np.int32]:
+    """How many of its steps each sequence has: all of them, or any number but none."""
+    lengths = np.random.default_rng(0).integers(1, cell.n_steps, cell.batch, endpoint=True)
+    lengths[0] = cell.n_steps
+    return lengths.astype(np.int32)
+
+
 def n_operations(cell: Cell, kind: str) -> int:
     """Additions and multiplications in the matrix products of a forward pass or of a gradient."""
-    batch, n_steps, n_features, n_nodes, n_sets = cell
+    batch, n_steps, n_features, n_nodes, n_sets, _ = cell
     rows = (n_sets or 1) * batch * n_steps
     forward = n_features + n_nodes
     return 2 * rows * n_nodes * (forward if kind == "forward" else 2 * forward + n_nodes)

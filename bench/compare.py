@@ -24,21 +24,25 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
     params, x = network(cell)
     offers = made(names, cell)
     peers = {name: PEERS[name].make(cell, params, x) for name in offers}
-    references = expected(cell, params, x)
+    references = {
+        with_option: expected(cell, params, x, with_option=with_option)
+        for with_option in {False, cell.option is not None}
+    }
     rows = []
-    for kind, reference in references.items():
+    for kind in dict.fromkeys(kind for kinds in offers.values() for kind in kinds):
         calls = {name: peers[name].calls[kind] for name in offers if kind in offers[name]}
         for name, call in calls.items():
             result = call()
             if cell.n_sets is not None:
                 result = jax.tree.map(lambda array: array[-1], result)
-            assert_agreement(name, result, reference)
+            with_option = cell.option is not None and name != "jaxrnn"
+            assert_agreement(name, result, references[with_option][kind])
         seconds, min_rounds = (0.0, 2) if quick else (1.2 * len(calls), 9)
         print(f"\n{kind}, {cell}", flush=True)
         timings = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
         rows += [_row(cell, kind, name, timing) for name, timing in timings.items()]
         for row in rows[-len(timings) :]:
-            row["bytes"] = temporary_bytes(row["peer"], peers, kind, params, x)
+            row["bytes"] = temporary_bytes(row["peer"], cell, peers[row["peer"]], kind)
             _print(row)
     return rows
 
@@ -113,7 +117,7 @@ def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
                 for name, timing in timings.items():
                     row = _row(cell, kind, name, timing)
                     row["series"] = series
-                    row["bytes"] = temporary_bytes(name, peers, kind, params, x)
+                    row["bytes"] = temporary_bytes(name, cell, peers[name], kind)
                     row["limit"] = n_operations(cell, kind) / speed
                     rows.append(row)
                     _print(row)
@@ -146,14 +150,12 @@ def products_per_second(*, quick: bool) -> float:
     return float(2 * size**3 / min(timing.seconds for timing in timings.values()))
 
 
-def temporary_bytes(
-    name: str, peers: dict[str, Peer], kind: str, params: Any, x: Any
-) -> int | None:
-    """What XLA allocates besides arguments and results; of the peers, for the plain scan alone."""
-    ours = name.startswith("jaxrnn") and kind in peers[name].programs
-    if name != "plain scan" and not ours:
+def temporary_bytes(name: str, cell: Cell, peer: Peer, kind: str) -> int | None:
+    """What XLA allocates besides arguments and results; without options, of two peers alone."""
+    shown = cell.option is not None or name == "plain scan" or name.startswith("jaxrnn")
+    if not shown or kind not in peer.programs:
         return None
-    compiled = peers[name].programs[kind].lower(params, x).compile()
+    compiled = peer.programs[kind].lower(*peer.arguments).compile()
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 

@@ -4,6 +4,7 @@ A peer is made by a function of its name, which imports what it needs, so that o
 not installed can be left out.
 """
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bench.cells import Cell
+from bench.cells import CHECKPOINTS, LENGTHS, Cell, sequence_lengths
 from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle
 
@@ -35,11 +36,13 @@ class Peer(NamedTuple):
 
     Attributes:
       calls: give the result.
-      programs: of JAX, the jitted functions of parameters and inputs behind these calls.
+      programs: of JAX, the jitted functions behind these calls.
+      arguments: what they take, parameters and inputs.
     """
 
     calls: dict[str, Callable[[], Any]]
     programs: dict[str, Any]
+    arguments: tuple[Any, ...] = ()
 
 
 def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -51,6 +54,41 @@ def jaxrnn_on_fixed_weights(cell: Cell, params: RNNParams[Any], x: jax.Array) ->
     """The package, its weights constants of the program, as ONNX Runtime's are of the model."""
     run = jax.jit(partial(rnn_forward, params))
     return Peer({FORWARD: lambda: run(x).block_until_ready()}, {})
+
+
+def jaxrnn_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The package, the lengths an argument of the program."""
+
+    def run(params: RNNParams[Any], inputs: Any) -> Any:
+        return rnn_forward(params, inputs[0], lengths=inputs[1])
+
+    return _of_last(run, params, (x, jnp.asarray(sequence_lengths(cell))))
+
+
+def jaxrnn_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The package, which keeps a state in about the square root of the number of steps."""
+    run = partial(rnn_forward, checkpoint_every=math.isqrt(cell.n_steps))
+    return _of_last(run, params, x)
+
+
+def linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """`flax.linen.RNN` with `seq_lengths`."""
+    from flax import linen
+
+    model = linen.RNN(linen.SimpleCell(cell.n_nodes), return_carry=True)
+
+    def run(params: RNNParams[Any], inputs: Any) -> Any:
+        return model.apply(_in_linen(params), inputs[0], seq_lengths=inputs[1])[0]
+
+    return _of_last(run, params, (x, jnp.asarray(sequence_lengths(cell))))
+
+
+def linen_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """`flax.linen.RNN` of a `SimpleCell` under `flax.linen.remat`."""
+    from flax import linen
+
+    model = linen.RNN(linen.remat(linen.SimpleCell)(cell.n_nodes), return_carry=True)
+    return _of_last(lambda params, x: model.apply(_in_linen(params), x)[0], params, x)
 
 
 def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -113,10 +151,14 @@ def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     model = linen.RNN(linen.SimpleCell(cell.n_nodes))
 
     def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        weights = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
-        return model.apply({"params": {"cell": weights}}, x, return_carry=True)
+        return model.apply(_in_linen(params), x, return_carry=True)
 
     return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
+
+
+def _in_linen(params: RNNParams[Any]) -> Any:
+    weights = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
+    return {"params": {"cell": weights}}
 
 
 def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -175,7 +217,7 @@ def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`torch.nn.RNN`, on all cores, without denormal numbers."""
+    """`torch.nn.RNN`, on all cores, without denormal numbers; of lengths, on packed sequences."""
     import torch
 
     torch.set_flush_denormal(True)
@@ -187,14 +229,21 @@ def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         rnn.bias_ih_l0.copy_(b)
         rnn.bias_hh_l0.zero_().requires_grad_(False)
     x_torch = torch.from_numpy(np.array(x))
+    lengths = torch.from_numpy(sequence_lengths(cell))
     weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
+
+    def run() -> Any:
+        if cell.option != LENGTHS:
+            return rnn(x_torch)
+        pack = torch.nn.utils.rnn.pack_padded_sequence
+        return rnn(pack(x_torch, lengths, batch_first=True, enforce_sorted=False))
 
     def forward() -> Any:
         with torch.no_grad():
-            return rnn(x_torch)[1][0]
+            return run()[1][0]
 
     def gradient(pick: Callable[[Any, Any], Any]) -> Any:
-        value = 0.5 * torch.sum(pick(*rnn(x_torch)) ** 2)
+        value = 0.5 * torch.sum(pick(*run()) ** 2)
         dwx, dwh, db = torch.autograd.grad(value, weights)
         return value.detach(), RNNParams(dwx.T, dwh.T, db)
 
@@ -241,34 +290,52 @@ def numpy_loop(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     return Peer({FORWARD: forward}, {})
 
 
+ONE, MANY = "one", "many"
+
+
 class Entry(NamedTuple):
     """A peer in the table below.
 
     Attributes:
       make: makes it.
       requires: the modules it imports.
-      sets: whether it runs one parameter set, many (by `jax.vmap` or by itself), or both.
+      runs: what it is for: cells of ONE parameter set, of MANY (by `jax.vmap` or by itself), or of
+        an option.
+      forward_only: whether it has no gradient.
     """
 
     make: Callable[[Cell, RNNParams[Any], jax.Array], Peer]
     requires: tuple[str, ...] = ()
-    sets: tuple[str, ...] = ("one", "many")
+    runs: tuple[str, ...] = (ONE, MANY)
+    forward_only: bool = False
 
 
-# The first is what the others are compared with.
+# The first in a cell is what the others are compared with: of an option, the same without it.
 PEERS = {
-    "jaxrnn": Entry(jaxrnn),
-    "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, sets=("one",)),
-    "jaxrnn in chunks": Entry(jaxrnn_in_chunks, sets=("many",)),
-    "jaxrnn on devices": Entry(jaxrnn_on_devices, sets=("many",)),
-    "plain scan": Entry(plain_scan),
+    "jaxrnn": Entry(jaxrnn, runs=(ONE, MANY, LENGTHS, CHECKPOINTS)),
+    "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, runs=(ONE,), forward_only=True),
+    "jaxrnn in chunks": Entry(jaxrnn_in_chunks, runs=(MANY,)),
+    "jaxrnn on devices": Entry(jaxrnn_on_devices, runs=(MANY,)),
+    "jaxrnn, lengths": Entry(jaxrnn_with_lengths, runs=(LENGTHS,)),
+    "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, runs=(CHECKPOINTS,)),
+    "plain scan": Entry(plain_scan, runs=(ONE, MANY, CHECKPOINTS)),
     "Flax linen": Entry(flax_linen, ("flax",)),
+    "Flax linen, lengths": Entry(linen_with_lengths, ("flax",), runs=(LENGTHS,)),
+    "Flax linen, remat": Entry(linen_with_checkpoints, ("flax",), runs=(CHECKPOINTS,)),
     "Flax nnx": Entry(flax_nnx, ("flax",)),
     "Haiku": Entry(haiku, ("haiku",)),
     "Keras": Entry(keras, ("keras",)),
-    "torch": Entry(torch, ("torch",), sets=("one",)),
-    "ONNX Runtime": Entry(onnx_runtime, ("onnx", "onnxruntime"), sets=("one",)),
-    "NumPy loop": Entry(numpy_loop, sets=("one",)),
+    "torch": Entry(torch, ("torch",), runs=(ONE, LENGTHS)),
+    "ONNX Runtime": Entry(onnx_runtime, ("onnx", "onnxruntime"), (ONE,), forward_only=True),
+    "NumPy loop": Entry(numpy_loop, runs=(ONE,), forward_only=True),
+}
+
+# What they offer in each kind of cell.
+KINDS = {
+    ONE: (FORWARD, GRADIENT, STATES),
+    MANY: (GRADIENT,),
+    LENGTHS: (FORWARD, GRADIENT),
+    CHECKPOINTS: (GRADIENT,),
 }
 
 
@@ -279,30 +346,37 @@ def missing(name: str) -> list[str]:
 
 def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
     """The peers among these that a cell is for, and what each of them must offer there."""
-    wanted = "one" if cell.n_sets is None else "many"
-    forward_only = ("jaxrnn on fixed weights", "ONNX Runtime", "NumPy loop")
-    kinds = (FORWARD, GRADIENT, STATES) if wanted == "one" else (GRADIENT,)
+    wanted = cell.option or (ONE if cell.n_sets is None else MANY)
     return {
-        name: (FORWARD,) if name in forward_only else kinds
+        name: (FORWARD,) if PEERS[name].forward_only else KINDS[wanted]
         for name in names
-        if wanted in PEERS[name].sets
+        if wanted in PEERS[name].runs
     }
 
 
-def expected(cell: Cell, params: RNNParams[Any], x: jax.Array) -> dict[str, Any]:
+def expected(
+    cell: Cell, params: RNNParams[Any], x: jax.Array, *, with_option: bool
+) -> dict[str, Any]:
     """What the oracle says, by kind; of many parameter sets, of the last."""
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
-    h = oracle.rnn_states(params, np.asarray(x)).h
+    lengths = sequence_lengths(cell) if cell.option == LENGTHS and with_option else None
+    h = oracle.rnn_states(params, np.asarray(x), lengths=lengths).h
     last = h[..., -1, :]
 
     def gradient(values: Any, **cotangents: Any) -> Any:
-        gradients = oracle.rnn_gradients(params, np.asarray(x), **cotangents)
+        gradients = oracle.rnn_gradients(params, np.asarray(x), lengths=lengths, **cotangents)
         return 0.5 * np.sum(values**2), gradients.params
 
-    if cell.n_sets is not None:
-        return {GRADIENT: gradient(last, g_last=last)}
-    return {FORWARD: last, GRADIENT: gradient(last, g_last=last), STATES: gradient(h, g_h=h)}
+    references = {FORWARD: last, GRADIENT: gradient(last, g_last=last)}
+    if cell.option is None and cell.n_sets is None:
+        references[STATES] = gradient(h, g_h=h)
+    return references
+
+
+def _of_last(last: Run, params: RNNParams[Any], inputs: Any) -> Peer:
+    programs = {FORWARD: last, GRADIENT: jax.value_and_grad(partial(_half_square, last))}
+    return _peer({kind: jax.jit(run) for kind, run in programs.items()}, params, inputs)
 
 
 def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -318,14 +392,14 @@ def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.A
     return _peer({kind: jax.jit(run) for kind, run in of_one.items()}, params, x)
 
 
-def _peer(programs: dict[str, Any], params: RNNParams[Any], x: jax.Array) -> Peer:
+def _peer(programs: dict[str, Any], *arguments: Any) -> Peer:
     def call(kind: str) -> Any:
-        result = programs[kind](params, x)
+        result = programs[kind](*arguments)
         # All of a program's results are there at once; to ask each takes a microsecond in Python.
         (result if kind == FORWARD else result[0]).block_until_ready()
         return result
 
-    return Peer({kind: partial(call, kind) for kind in programs}, programs)
+    return Peer({kind: partial(call, kind) for kind in programs}, programs, arguments)
 
 
 def _half_square(run: Run, params: RNNParams[Any], x: jax.Array) -> jax.Array:

@@ -37,6 +37,7 @@ def _speed(rows: list[Row]) -> Any:
             for row in rows
             if row["kind"] == kind
             and "series" not in row
+            and row["cell"]["option"] is None
             and (row["cell"]["n_sets"] is not None) == of_sets
         ]
         cells = list(dict.fromkeys(str(Cell(**row["cell"])) for row in chosen))

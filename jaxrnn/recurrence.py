@@ -33,9 +33,9 @@ from jaxrnn.params import ArrayT, RNNParams
 from jaxrnn.products import flat_matmul, is_small, small_matmul
 from jaxrnn.sequences import (
     Sequences,
-    real_steps,
     reset_steps,
     select,
+    steps,
     waiting_steps,
     without_padding,
 )
@@ -70,12 +70,21 @@ jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.
 
 
 class Loop(NamedTuple):
-    """How the loop over the steps is run, by the options of `rnn_forward`."""
+    """How the loop over the steps is run: options of `rnn_forward`, and what to make it fast for.
+
+    Attributes:
+      activation: as there.
+      reverse: likewise.
+      unroll: likewise.
+      checkpoint_every: likewise.
+      keeps_states: whether the states are kept, for a derivative.
+    """
 
     activation: Activation
     reverse: bool = False
     unroll: int = 1
     checkpoint_every: int | None = None
+    keeps_states: bool = False
 
 
 class Trajectory(NamedTuple):
@@ -106,7 +115,6 @@ def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     # On CPUs the loop is 1.7 times as fast on a vector as on a matrix of one row.
     single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
     given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
-    given = without_padding(given)
     if isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
         out = _run_inputs_first(loop._replace(unroll=max(n_steps, 1)), params, given)
     elif loop.activation in DERIVATIVES:
@@ -131,6 +139,8 @@ def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
 
 
 def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    given = without_padding(given)
+
     def preactivate(x_t: jax.Array, h_tm1: jax.Array) -> jax.Array:
         return _project(params, x_t) + jnp.matmul(h_tm1, params.wh)
 
@@ -144,12 +154,14 @@ def _run_on_cpu(loop: Loop, params: RNNParams[Any], given: Sequences) -> Traject
     # Reads x where it is, as a copy of it with time first would have to be kept.
     def preactivate(t: jax.Array, h_tm1: jax.Array) -> jax.Array:
         x_t = jax.lax.dynamic_index_in_dim(given.x, t, axis=-2, keepdims=False)
+        if given.lengths is not None:
+            x_t = select(t < given.lengths, x_t, jnp.zeros_like(x_t))
         if in_one is None:
             return _project(params, x_t, small_matmul) + small_matmul(h_tm1, params.wh)
         ones = [] if params.b is None else [jnp.ones_like(h_tm1[..., :1])]
         return jnp.matmul(jnp.concatenate([x_t, h_tm1, *ones], axis=-1), in_one)
 
-    return _scan(loop, given, jnp.arange(given.x.shape[-2]), preactivate)
+    return _scan(loop, given, steps(given), preactivate)
 
 
 def _in_one(params: RNNParams[Any]) -> jax.Array:
@@ -160,7 +172,7 @@ def _in_one(params: RNNParams[Any]) -> jax.Array:
 
 def _run_inputs_first(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     # For accelerators, where each product in the loop is a kernel to launch, and for few steps.
-    a_in = _project(params, _time_first(given.x), flat_matmul)
+    a_in = _project(params, _time_first(without_padding(given).x), flat_matmul)
     return _scan(loop, given, a_in, lambda a_in_t, h_tm1: a_in_t + h_tm1 @ params.wh)
 
 
@@ -171,18 +183,28 @@ def _scan(
     preactivate: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Trajectory:
     """The loop over `inputs`, of each of which, and of the state, `preactivate` makes `a_t`."""
+    full = None
+    if given.lengths is not None and not loop.keeps_states:
+        # One for each node: forward, narrow networks take 1.1 in place of 1.28 times as long as
+        # without lengths, but where the states are kept 1.35 in place of 1.13.
+        full = jnp.broadcast_to(given.lengths[..., None], given.h0.shape)
+        full = jax.lax.optimization_barrier(full)
 
     def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        input_t, real, reset = inputs_t
+        input_t, t, reset = inputs_t
         a_t = preactivate(input_t, select(reset, given.restart, h_tm1))
         h_t = _activated(loop.activation, a_t)
-        if real is not None:
+        if given.lengths is not None:
+            real = t < given.lengths if full is None else t < full
             a_t, h_t = select(real, a_t, jnp.zeros_like(a_t)), select(real, h_t, h_tm1)
         return h_t, (a_t, h_tm1)
 
-    masked_inputs = inputs, real_steps(given), reset_steps(given)
     last, (a, before) = jax.lax.scan(
-        advance, given.h0, masked_inputs, reverse=loop.reverse, unroll=loop.unroll
+        advance,
+        given.h0,
+        (inputs, steps(given), reset_steps(given)),
+        reverse=loop.reverse,
+        unroll=loop.unroll,
     )
     return Trajectory(last, a, before)
 
@@ -213,7 +235,7 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
         tangents,
         is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
     )
-    out = _run_with_rule(loop, params, given)
+    out = _run_with_rule(loop._replace(keeps_states=True), params, given)
     waiting = waiting_steps(given, reverse=loop.reverse)
     da_in = _tangent_inputs(params, given, out.before, dparams, dgiven, waiting)
 
@@ -224,15 +246,16 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
     # not f'(h_{t-1}).
     @partial(jax.checkpoint, prevent_cse=False)
     def advance(da_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        da_in_t, h_tm1, real, reset = inputs_t
+        da_in_t, h_tm1, t, reset = inputs_t
         dh_tm1 = derivative(h_tm1) * da_tm1
         start = select(reset, jnp.zeros_like(dh_tm1), dh_tm1)
         da_t = jnp.einsum("...i,ji->...j", start, wh_transposed) + da_in_t
-        if real is None:
+        if given.lengths is None:
             return da_t, (dh_tm1, da_t)
+        real = t < given.lengths
         return select(real, da_t, da_tm1), (dh_tm1, select(real, da_t, jnp.zeros_like(da_t)))
 
-    inputs = da_in, out.before, real_steps(given), reset_steps(given)
+    inputs = da_in, out.before, steps(given), reset_steps(given)
     da_last, (dbefore, da) = jax.lax.scan(
         advance, jnp.zeros_like(out.last), inputs, reverse=loop.reverse, unroll=loop.unroll
     )
@@ -256,9 +279,10 @@ def _tangent_inputs(
     resets = reset_steps(given)
     terms = []
     if dgiven.x is not None:
-        terms.append(flat_matmul(_time_first(dgiven.x), params.wx))
+        dx = without_padding(given._replace(x=dgiven.x)).x
+        terms.append(flat_matmul(_time_first(dx), params.wx))
     if dparams.wx is not None:
-        terms.append(flat_matmul(_time_first(given.x), dparams.wx))
+        terms.append(flat_matmul(_time_first(without_padding(given).x), dparams.wx))
     if dparams.wh is not None:
         terms.append(flat_matmul(select(resets, given.restart, before), dparams.wh))
     if dparams.b is not None:

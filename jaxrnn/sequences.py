@@ -24,17 +24,17 @@ class Sequences(NamedTuple):
     restart: jax.Array | None
 
 
-def real_steps(given: Sequences) -> jax.Array | None:
-    """Which steps are not padding, `(n_steps, *batch)`; None is all."""
-    return None if given.lengths is None else _steps(given) < given.lengths[None]
+def steps(given: Sequences) -> jax.Array:
+    """The number of each step, from 0."""
+    return jnp.arange(given.x.shape[-2], dtype=jnp.int32)
 
 
 def without_padding(given: Sequences) -> Sequences:
     """Zeros in its place: in a product it would reach gradients, as 0 * NaN."""
-    real = real_steps(given)
-    if real is None:
+    if given.lengths is None:
         return given
-    return given._replace(x=select(jnp.moveaxis(real, 0, -1), given.x, jnp.zeros_like(given.x)))
+    real = jnp.moveaxis(_steps(given) < given.lengths[None], 0, -1)
+    return given._replace(x=select(real, given.x, jnp.zeros_like(given.x)))
 
 
 def reset_steps(given: Sequences) -> jax.Array | None:
@@ -53,13 +53,14 @@ def waiting_steps(given: Sequences, *, reverse: bool) -> jax.Array:
 
 
 def _steps(given: Sequences) -> jax.Array:
-    """The number of each step, from 0."""
-    return jax.lax.broadcasted_iota(jnp.int32, (given.x.shape[-2], *given.h0.shape[:-1]), 0)
+    """The same, in as many axes as a mask has: time, and the batch's."""
+    return jnp.expand_dims(steps(given), range(1, given.h0.ndim))
 
 
 def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
-    """`chosen` where a mask without the last axis says so, else `otherwise`; so without a mask."""
+    """`chosen` where a mask, with the last axis or without it, says so, else `otherwise`."""
     if where is None:
         return otherwise
-    where = jnp.broadcast_to(where[..., None], otherwise.shape)
+    if where.ndim < otherwise.ndim:
+        where = jnp.broadcast_to(where[..., None], otherwise.shape)
     return jnp.where(where, jnp.broadcast_to(chosen, otherwise.shape), otherwise)
