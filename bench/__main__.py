@@ -44,42 +44,52 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
-    names = []
-    for name in PEERS:
-        if options.peer is None or name.startswith("jaxrnn") or name in options.peer:
-            if absent := missing(name):
-                print(f"left out: {name}, as {' and '.join(absent)} is not installed")
-            else:
-                names.append(name)
-
+    names = installed(options.peer)
     print("median time, times as long as jaxrnn [quartiles], XLA's temporary bytes")
+    print("In cells of an option, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
     rows: list[Row] = []
     for cell in cells:
         rows += compare(cell, names, quick=options.quick)
     assert_complete(rows, cells, names)
     print_means(rows)
-    whole = options.cell is None
-    if whole:
-        for cell in [cell for cell in GRID if cell.n_sets is None and cell.option is None][
-            : 1 if options.quick else None
-        ]:
-            rows += compare_starts(cell, quick=options.quick)
-        rows += compare_calls(GRID[0], quick=options.quick)
-        rows += compare_imports(quick=options.quick)
-        growth = compare_growth(names, quick=options.quick)
-        assert_growth_is_complete(growth, names, quick=options.quick)
-        rows += growth
+    if options.cell is None:
+        rows += compare_the_rest(names, quick=options.quick)
     kept = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
     if options.json is not None:
         options.json.write_text(kept)
-    if whole and options.peer is None and not options.quick:
+    if options.cell is None and options.peer is None and not options.quick:
         from bench.plots import plot
 
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "results.json").write_text(kept)
         plot(rows, RESULTS)
     return 0
+
+
+def installed(chosen: list[str] | None) -> list[str]:
+    """The peers to compare: all of the package's own, and those chosen; what is missing is named."""
+    names = []
+    for name in PEERS:
+        if chosen is None or name.startswith("jaxrnn") or name in chosen:
+            if absent := missing(name):
+                print(f"left out: {name}, as {' and '.join(absent)} is not installed")
+            else:
+                names.append(name)
+    return names
+
+
+def compare_the_rest(names: list[str], *, quick: bool) -> list[Row]:
+    """How programs start, and how their cost grows."""
+    rows: list[Row] = []
+    plain = [cell for cell in GRID if cell.n_sets is None and cell.option is None]
+    for cell in plain[: 1 if quick else None]:
+        rows += compare_starts(cell, quick=quick)
+    rows += compare_calls(GRID[0], quick=quick)
+    rows += compare_imports(quick=quick)
+    growth = compare_growth(names, quick=quick)
+    assert_growth_is_complete(growth, names, quick=quick)
+    return rows + growth
 
 
 def assert_complete(rows: list[Row], cells: list[Cell], names: list[str]) -> None:

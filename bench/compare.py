@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.cells import GROWTH, Cell, n_operations, network
+from bench.cells import GROWTH, LENGTHS, Cell, n_operations, network
 from bench.peers import FORWARD, GRADIENT, PEERS, Peer, expected, made
 from bench.timing import Timing, time_calls
 from jaxrnn import rnn_forward
@@ -25,8 +25,8 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
     offers = made(names, cell)
     peers = {name: PEERS[name].make(cell, params, x) for name in offers}
     references = {
-        with_option: expected(cell, params, x, with_option=with_option)
-        for with_option in {False, cell.option is not None}
+        with_lengths: expected(cell, params, x, with_lengths=with_lengths)
+        for with_lengths in {False, cell.option == LENGTHS}
     }
     rows = []
     for kind in dict.fromkeys(kind for kinds in offers.values() for kind in kinds):
@@ -35,8 +35,8 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
             result = call()
             if cell.n_sets is not None:
                 result = jax.tree.map(lambda array: array[-1], result)
-            with_option = cell.option is not None and name != "jaxrnn"
-            assert_agreement(name, result, references[with_option][kind])
+            with_lengths = cell.option == LENGTHS and name != "jaxrnn"
+            assert_agreement(name, result, references[with_lengths][kind])
         seconds, min_rounds = (0.0, 2) if quick else (1.2 * len(calls), 9)
         print(f"\n{kind}, {cell}", flush=True)
         timings = time_calls(calls, seconds=seconds, min_rounds=min_rounds)

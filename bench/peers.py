@@ -71,26 +71,6 @@ def jaxrnn_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) ->
     return _of_last(run, params, x)
 
 
-def linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`flax.linen.RNN` with `seq_lengths`."""
-    from flax import linen
-
-    model = linen.RNN(linen.SimpleCell(cell.n_nodes), return_carry=True)
-
-    def run(params: RNNParams[Any], inputs: Any) -> Any:
-        return model.apply(_in_linen(params), inputs[0], seq_lengths=inputs[1])[0]
-
-    return _of_last(run, params, (x, jnp.asarray(sequence_lengths(cell))))
-
-
-def linen_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`flax.linen.RNN` of a `SimpleCell` under `flax.linen.remat`."""
-    from flax import linen
-
-    model = linen.RNN(linen.remat(linen.SimpleCell)(cell.n_nodes), return_carry=True)
-    return _of_last(lambda params, x: model.apply(_in_linen(params), x)[0], params, x)
-
-
 def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, as many parameter sets at a time as the cache holds."""
     return _peer({GRADIENT: jax.jit(_in_chunks(cell))}, params, x)
@@ -148,17 +128,37 @@ def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """`flax.linen.RNN` of a `SimpleCell`."""
     from flax import linen
 
-    model = linen.RNN(linen.SimpleCell(cell.n_nodes))
-
-    def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        return model.apply(_in_linen(params), x, return_carry=True)
-
+    run = _linen(linen.SimpleCell(cell.n_nodes))
     return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
 
 
-def _in_linen(params: RNNParams[Any]) -> Any:
-    weights = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
-    return {"params": {"cell": weights}}
+def flax_linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The same with `seq_lengths`."""
+    from flax import linen
+
+    run = _linen(linen.SimpleCell(cell.n_nodes))
+    inputs = x, jnp.asarray(sequence_lengths(cell))
+    return _of_last(lambda params, inputs: run(params, *inputs)[0], params, inputs)
+
+
+def flax_linen_with_remat(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
+    """The same of a cell under `flax.linen.remat`, which keeps its states alone."""
+    from flax import linen
+
+    run = _linen(linen.remat(linen.SimpleCell)(cell.n_nodes))
+    return _of_last(lambda *args: run(*args)[0], params, x)
+
+
+def _linen(of_one_step: Any) -> Callable[..., Any]:
+    from flax import linen
+
+    model = linen.RNN(of_one_step, return_carry=True)
+
+    def run(params: RNNParams[Any], x: jax.Array, lengths: Any = None) -> Any:
+        weights = {"i": {"kernel": params.wx, "bias": params.b}, "h": {"kernel": params.wh}}
+        return model.apply({"params": {"cell": weights}}, x, seq_lengths=lengths)
+
+    return run
 
 
 def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -320,8 +320,8 @@ PEERS = {
     "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, runs=(CHECKPOINTS,)),
     "plain scan": Entry(plain_scan, runs=(ONE, MANY, CHECKPOINTS)),
     "Flax linen": Entry(flax_linen, ("flax",)),
-    "Flax linen, lengths": Entry(linen_with_lengths, ("flax",), runs=(LENGTHS,)),
-    "Flax linen, remat": Entry(linen_with_checkpoints, ("flax",), runs=(CHECKPOINTS,)),
+    "Flax linen, lengths": Entry(flax_linen_with_lengths, ("flax",), runs=(LENGTHS,)),
+    "Flax linen, remat": Entry(flax_linen_with_remat, ("flax",), runs=(CHECKPOINTS,)),
     "Flax nnx": Entry(flax_nnx, ("flax",)),
     "Haiku": Entry(haiku, ("haiku",)),
     "Keras": Entry(keras, ("keras",)),
@@ -355,12 +355,12 @@ def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
 
 
 def expected(
-    cell: Cell, params: RNNParams[Any], x: jax.Array, *, with_option: bool
+    cell: Cell, params: RNNParams[Any], x: jax.Array, *, with_lengths: bool
 ) -> dict[str, Any]:
     """What the oracle says, by kind; of many parameter sets, of the last."""
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
-    lengths = sequence_lengths(cell) if cell.option == LENGTHS and with_option else None
+    lengths = sequence_lengths(cell) if with_lengths else None
     h = oracle.rnn_states(params, np.asarray(x), lengths=lengths).h
     last = h[..., -1, :]
 
@@ -402,5 +402,5 @@ def _peer(programs: dict[str, Any], *arguments: Any) -> Peer:
     return Peer({kind: partial(call, kind) for kind in programs}, programs, arguments)
 
 
-def _half_square(run: Run, params: RNNParams[Any], x: jax.Array) -> jax.Array:
-    return 0.5 * jnp.sum(run(params, x) ** 2)
+def _half_square(run: Run, params: RNNParams[Any], inputs: Any) -> jax.Array:
+    return 0.5 * jnp.sum(run(params, inputs) ** 2)

@@ -3,6 +3,7 @@
 A call that is already compiled pays nothing for it.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypedDict, TypeVar, cast
@@ -39,11 +40,18 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
     return decorate
 
 
-def checking_lengths(function: FunctionT) -> FunctionT:
-    """Checks their values outside `jax.jit`, inside of which nothing has one."""
+def checking_options(function: FunctionT) -> FunctionT:
+    """Checks outside `jax.jit` what it hides: names of options, and values of lengths."""
+    parameters = inspect.signature(function).parameters.values()
+    known = {each.name for each in parameters if each.kind != each.VAR_KEYWORD}
+    known |= Options.__annotations__.keys()
 
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in known:
+                unexpected = f"got an unexpected keyword argument {name!r}"
+                raise TypeError(f"{function.__name__}() {unexpected}")
         lengths = options.get("lengths")
         if lengths is not None:
             _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
@@ -64,7 +72,7 @@ def prepared(
     unroll: int = 1,
 ) -> tuple[Loop, RNNParams[Any], Sequences]:
     """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
-    _check_reverse(reverse)
+    check_bool("reverse", reverse)
     _check_count("unroll", unroll)
     if checkpoint_every is not None:
         _check_count("checkpoint_every", checkpoint_every)
@@ -88,7 +96,7 @@ def prepared(
 
 
 def _lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
-    """As int32, no longer than n_steps."""
+    """As int32, in range."""
     if lengths is None:
         return None
     array = _real_array("lengths", lengths)
@@ -101,7 +109,8 @@ def _lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
         )
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
-    return jnp.minimum(array, jnp.asarray(x.shape[-2], array.dtype)).astype(jnp.int32)
+    n_steps = jnp.asarray(x.shape[-2], array.dtype)
+    return jnp.clip(array, jnp.zeros_like(n_steps), n_steps).astype(jnp.int32)
 
 
 def _resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -224,9 +233,10 @@ def _check_lengths(lengths: ArrayLike, x: Any) -> None:
                 raise ValueError(f"lengths must be from 0 to n_steps = {n_steps}, but hold {value}")
 
 
-def _check_reverse(reverse: bool) -> None:
-    if not isinstance(reverse, bool):
-        raise TypeError(f"reverse must be a bool, but is {reverse!r}")
+def check_bool(name: str, value: bool) -> None:
+    """That it is one, and nothing that merely counts as one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, but is {value!r}")
 
 
 def _check_count(name: str, count: int) -> None:

@@ -10,7 +10,7 @@ from jaxrnn import checkpointing, recurrence
 from jaxrnn.arguments import (
     check_activation,
     check_features,
-    checking_lengths,
+    checking_options,
     jitted,
     prepared,
     promoted,
@@ -61,7 +61,7 @@ def rnn_step(
     return recurrence.step(params, h, x_t, activation).h
 
 
-@checking_lengths
+@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_forward(
     params: RNNParams[Any],
@@ -121,7 +121,7 @@ def rnn_forward(
     return checkpointing.run(loop, params, given).last
 
 
-@checking_lengths
+@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_states(
     params: RNNParams[Any],

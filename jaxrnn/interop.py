@@ -3,9 +3,12 @@
     layers = interop.from_torch(rnn.state_dict())                     # for rnn_stacked
     rnn.load_state_dict({k: torch.from_numpy(v) for k, v in interop.to_torch(layers).items()})
 
-What comes in is what NumPy can read, what goes out are NumPy arrays of their own, and dtypes stay
-as they are. Each `to_...` undoes its `from_...`, but that torch and ONNX add two biases, which come
-in as their sum and go out as that sum and zeros.
+What comes in is what NumPy can read (torch's bfloat16 it cannot: go through `.float()`), what goes
+out are NumPy arrays of their own, and dtypes stay as they are. Each `to_...` undoes its `from_...`,
+but that torch and ONNX add two biases, which come in as their sum and go out as that and zeros.
+
+Outputs are those of the other library at all real steps; in the padding `h` holds, where torch and
+ONNX have zeros.
 
 Mappings hold weights alone. The activation, whether time or batch is the first axis, and which way
 a single direction runs are settings of the other library: here `activation`, `jnp.moveaxis` and
@@ -13,6 +16,7 @@ a single direction runs are settings of the other library: here `activation`, `j
 `jnp.stack(jax.tree.leaves(last))`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -46,10 +50,11 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in rest else ("",)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
-    while not layers or f"weight_ih_l{len(layers)}" in rest:
+    depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d+)", key))]
+    for i in range(max(depths, default=0) + 1):
         directions = []
         for suffix in suffixes:
-            place = f"l{len(layers)}{suffix}"
+            place = f"l{i}{suffix}"
             wx = _taken(rest, "state_dict", f"weight_ih_{place}", ("n_nodes", n_features))
             n_nodes, n_features = wx.shape
             wh = _taken(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
@@ -277,4 +282,4 @@ def _checked(name: str, params: RNNParams[Any]) -> RNNParams[Array]:
 
 
 def _full_b(params: RNNParams[Array]) -> Array:
-    return np.zeros_like(params.wh[0]) if params.b is None else params.b
+    return np.zeros(len(params.wh), params.wh.dtype) if params.b is None else params.b

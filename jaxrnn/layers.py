@@ -1,7 +1,8 @@
 """Layers that run in both directions, and networks of several layers."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrnn import checkpointing, recurrence
-from jaxrnn.arguments import Options, checking_lengths, jitted, prepared
+from jaxrnn.arguments import Options, check_bool, checking_options, jitted, prepared
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
@@ -22,7 +23,8 @@ class LayerStates(NamedTuple, Generic[ArrayT]):
 
     Attributes:
       h: the states of the uppermost layer, `(*batch, n_steps, n_nodes)`; where it runs in both
-        directions, forward and backward states side by side, `(*batch, n_steps, 2 n_nodes)`.
+        directions, forward and backward states side by side, `(*batch, n_steps, 2 n_nodes)`. In the
+        padding they are those that hold there, as in `rnn_states`, not torch's zeros.
       last: the state after the last step that is run, `(*batch, n_nodes)`, in the form of `h0`: of
         `rnn_bidirectional` a pair, of `rnn_stacked` for each layer one or a pair. It is what `h0`
         takes, to run on.
@@ -56,9 +58,14 @@ def init_stacked(
       For each layer an `RNNParams`, or a pair of them.
 
     Raises:
-      TypeError, ValueError: as `init_params`; `n_nodes` is not a sequence, or is empty.
+      TypeError, ValueError: as `init_params`; `n_nodes` is not a sequence, or is empty;
+        `bidirectional` is not a bool.
     """
-    _check_sequence("n_nodes", n_nodes, "integers")
+    check_bool("bidirectional", bidirectional)
+    if not _is_sequence(n_nodes):
+        raise TypeError(f"n_nodes must be a tuple or list, one a layer, but is {n_nodes!r}")
+    if not n_nodes:
+        raise ValueError("n_nodes must hold at least one layer, but is empty")
     layers: list[Layer[jax.Array]] = []
     for layer_key, size in zip(split_key(key, len(n_nodes)), n_nodes, strict=True):
         if bidirectional:
@@ -74,7 +81,7 @@ def init_stacked(
     return tuple(layers)
 
 
-@checking_lengths
+@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_bidirectional(
     params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
@@ -85,8 +92,8 @@ def rnn_bidirectional(
     Processing 45 (1997), 2673-2681, without its output layer.
 
     Args:
-      params: a pair (forward, backward). The second runs from the last step that is not padding to
-        the first.
+      params: a pair (forward, backward), of equally many nodes. The second runs from the last step
+        that is not padding to the first.
       x: the sequence, `(*batch, n_steps, n_features)`.
       h0: a pair of states before the first step that is run, each as in `rnn_forward`. None, for
         one or both, is zero.
@@ -97,14 +104,15 @@ def rnn_bidirectional(
       them beside their inputs, `last` the pair of last states.
 
     Raises:
-      TypeError, ValueError: as `rnn_forward`; `params` or `h0` is not a pair.
+      TypeError, ValueError: as `rnn_forward`, with a note in which direction; `params` or `h0` is
+        not a pair, or the directions differ in nodes.
     """
     if not _is_pair(params):
         raise TypeError(f"params must be a pair of RNNParams, but is {_described(params)}")
     return _run_layer(params, x, h0, options)
 
 
-@checking_lengths
+@checking_options
 @jitted("dropout", "activation", "reverse", "checkpoint_every", "unroll")
 def rnn_stacked(
     layers: Sequence[Layer[Any]],
@@ -131,35 +139,35 @@ def rnn_stacked(
         of these. None, at any place, is zero.
       dropout: the probability with which each entry of what goes from one layer to the next is put
         to zero, from 0 to below 1; the others are divided by 1 - dropout. Without a key there is
-        none.
+        none. It is a Python number, and each value a compilation of its own.
       key: a JAX PRNG key for dropout, a new one for each call.
       **options: as in `rnn_forward`, for all layers. `reverse` turns every direction.
+        `checkpoint_every` saves within a layer: the states between layers are kept.
 
     Returns:
-      `LayerStates(h, last)`: the states of the uppermost layer, and the last states of all.
+      `LayerStates(h, last)`: the states of the uppermost layer, and the last states of all. Each
+      layer and direction has the dtype of its own parameters, input and initial state.
 
     Raises:
-      TypeError, ValueError: as `rnn_forward`, with a note in which layer; `layers` or `h0` is not a
-        sequence of what is said above, or they differ in length; `dropout` is not a number or out
-        of range; `key` is not one key.
+      TypeError, ValueError: as `rnn_forward`, with a note in which layer and direction; `layers` or
+        `h0` is not a sequence of what is said above, they differ in length, or the directions of a
+        layer in nodes; `dropout` is not a number or out of range; `key` is not one key.
     """
     check_layers(layers)
     states = [None] * len(layers) if h0 is None else h0
-    _check_sequence("h0", states, f"{len(layers)} states")
+    if not _is_sequence(states):
+        raise TypeError(f"h0 must be a tuple or list, one a layer, but is {_described(states)}")
     if len(states) != len(layers):
         raise ValueError(f"h0 must hold {len(layers)} states, one a layer, but holds {len(states)}")
-    _check_probability("dropout", dropout)
+    _check_dropout(dropout)
     keys = None if key is None else split_key(key, len(layers))
     h: Any = x
     last = []
     for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
-        if i > 0 and keys is not None:
+        if i > 0 and keys is not None and dropout > 0:
             h = _drop(keys[i], dropout, h)
-        try:
+        with _noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
             h, layer_last = _run_layer(layer, h, state, options)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else ""))
-            raise
         last.append(layer_last)
     return LayerStates(h, tuple(last))
 
@@ -167,17 +175,33 @@ def rnn_stacked(
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
     if isinstance(layer, RNNParams):
+        if _is_sequence(h0) and any(each is None or np.ndim(each) > 0 for each in h0):
+            raise TypeError(f"h0 of one direction must be one state, but is {_described(h0)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)
         return LayerStates(recurrence.states(loop, trajectory).h, trajectory.last)
-    if h0 is not None and not (isinstance(h0, tuple | list) and len(h0) == 2):
+    if h0 is not None and not (_is_sequence(h0) and len(h0) == 2):
         raise TypeError(f"h0 of two directions must be a pair of states, but is {_described(h0)}")
-    opposite: Options = {**options, "reverse": not options.get("reverse", False)}
     h0_forward, h0_backward = (None, None) if h0 is None else h0
-    forward = _run_layer(layer[0], x, h0_forward, options)
-    backward = _run_layer(layer[1], x, h0_backward, opposite)
+    opposite: Options = {**options, "reverse": not options.get("reverse", False)}
+    with _noting("in the forward direction"):
+        forward = _run_layer(layer[0], x, h0_forward, options)
+    with _noting("in the backward direction"):
+        backward = _run_layer(layer[1], x, h0_backward, opposite)
+    sizes = forward.h.shape[-1], backward.h.shape[-1]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"both directions must have equally many nodes, but have {sizes}")
     h = jnp.concatenate([forward.h, backward.h], axis=-1)
     return LayerStates(h, (forward.last, backward.last))
+
+
+@contextmanager
+def _noting(place: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(place)
+        raise
 
 
 def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
@@ -187,7 +211,11 @@ def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
 
 def check_layers(layers: Any) -> None:
     """That each is an `RNNParams` or a pair of them, and there is at least one."""
-    _check_sequence("layers", layers, "RNNParams, or of pairs of them")
+    if not _is_sequence(layers):
+        came = _described(layers)
+        raise TypeError(f"layers must be a tuple or list of RNNParams or pairs, but is {came}")
+    if not layers:
+        raise ValueError("layers must hold at least one layer, but is empty")
     for i, layer in enumerate(layers):
         if not (isinstance(layer, RNNParams) or _is_pair(layer)):
             raise TypeError(
@@ -196,28 +224,28 @@ def check_layers(layers: Any) -> None:
             )
 
 
-def _check_sequence(name: str, value: Any, of_what: str) -> None:
-    if not isinstance(value, tuple | list) or isinstance(value, RNNParams):
-        raise TypeError(f"{name} must be a tuple or list of {of_what}, but is {_described(value)}")
-    if not value:
-        raise ValueError(f"{name} must hold at least one layer, but is empty")
-
-
-def _check_probability(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, but is {value!r}")
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, but is {value}")
+def _check_dropout(dropout: float) -> None:
+    if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real):
+        raise TypeError(f"dropout must be a number, but is {dropout!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and less than 1, but is {dropout}")
 
 
 def _is_pair(layer: Any) -> bool:
-    several = isinstance(layer, tuple | list) and not isinstance(layer, RNNParams)
-    return several and len(layer) == 2 and all(isinstance(each, RNNParams) for each in layer)
+    return (
+        _is_sequence(layer)
+        and len(layer) == 2
+        and all(isinstance(each, RNNParams) for each in layer)
+    )
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, tuple | list) and not isinstance(value, RNNParams)
 
 
 def _described(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {value.shape}"
-    if isinstance(value, tuple | list) and not isinstance(value, RNNParams):
+    if _is_sequence(value):
         return f"a {type(value).__name__} of {[type(each).__name__ for each in value]}"
-    return f"a {type(value).__name__}"
+    return f"of type {type(value).__name__}"

@@ -122,6 +122,13 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "'weight_ih_l0'; besides those read it has .'rnn.weight_ih_l0'",
     ),
+    "a layer between": (
+        lambda: interop.from_torch(
+            {key.replace("l1", "l2"): value for key, value in TORCH.items()}
+        ),
+        ValueError,
+        "state_dict must have an entry 'weight_ih_l1'",
+    ),
     "left over": (
         lambda: interop.from_torch(changed(TORCH, weight_hr_l0=np.ones(4))),
         ValueError,
@@ -147,6 +154,22 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         r"inputs\['B'\] must have shape \(1, 8\), but has \(1, 4\)",
     ),
+    "no W": (lambda: interop.from_onnx({}), ValueError, "inputs must have an entry 'W'"),
+    "left over for ONNX": (
+        lambda: interop.from_onnx(changed(ONNX, P=np.ones(4))),
+        ValueError,
+        r"inputs must have no other entries, but has \['P'\]",
+    ),
+    "left over for Keras": (
+        lambda: interop.from_keras(changed(KERAS, gamma=np.ones(4))),
+        ValueError,
+        r"weights must have no other entries, but has \['gamma'\]",
+    ),
+    "no kernel": (
+        lambda: interop.from_keras(changed(KERAS, kernel=None)),
+        ValueError,
+        "weights must have an entry 'kernel'",
+    ),
     "Keras": (
         lambda: interop.from_keras(changed(KERAS, recurrent_kernel=np.ones((3, 4)))),
         ValueError,
@@ -161,6 +184,21 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: interop.from_linen(changed(LINEN, i={"kernel": PARAMS.wx})),
         ValueError,
         r"params\['i'\] must have an entry 'bias'",
+    ),
+    "linen, not a mapping": (
+        lambda: interop.from_linen(changed(LINEN, h=PARAMS.wh)),
+        TypeError,
+        r"params\['h'\] must be a mapping of arrays, but is a ndarray",
+    ),
+    "linen, another cell": (
+        lambda: interop.from_linen(changed(LINEN, o=LINEN["h"])),
+        ValueError,
+        r"params must have no other entries, but has \['o'\]",
+    ),
+    "linen, left over of i": (
+        lambda: interop.from_linen(changed(LINEN, i=LINEN["i"] | {"scale": PARAMS.b})),
+        ValueError,
+        r"params\['i'\] must have no other entries, but has \['scale'\]",
     ),
     "linen, left over": (
         lambda: interop.from_linen(changed(LINEN, h={"kernel": PARAMS.wh, "bias": PARAMS.b})),
@@ -260,20 +298,22 @@ def test_torch(
     if lengths is not None:
         pack = torch.nn.utils.rnn.pack_padded_sequence
         x = pack(x, torch.from_numpy(lengths), batch_first, enforce_sorted=False)
-    states, h_n = rnn(x)
+    h_0 = RANDOM.uniform(-1, 1, (n_layers * (1 + bidirectional), 2, N_NODES))
+    states, h_n = rnn(x, torch.from_numpy(h_0))
     if lengths is not None:
         states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first)
     states = states if batch_first else states.swapaxes(0, 1)
     (torch.sum(states**2) + torch.sum(h_n**3)).backward()
 
     layers = interop.from_torch(rnn.state_dict())
+    h0 = list(h_0) if not bidirectional else list(zip(h_0[::2], h_0[1::2], strict=True))
     real = np.arange(X.shape[1]) < (6 if lengths is None else lengths[:, None])
 
     def g(out: Any) -> Any:
         of_last = jax.tree.map(lambda last: 3 * last**2, out.last)
         return out._replace(h=jnp.where(jnp.asarray(real)[..., None], 2 * out.h, 0), last=of_last)
 
-    out, ours = gradients(layers, activation, g, lengths=lengths)
+    out, ours = gradients(layers, activation, g, h0=h0, lengths=lengths)
     assert_close(np.where(real[..., None], out.h, 0), states.detach().numpy(), 1e-12)
     assert_close(np.stack(jax.tree.leaves(out.last)), h_n.detach().numpy(), 1e-12)
     theirs = {key: value.grad.numpy() for key, value in rnn.named_parameters()}

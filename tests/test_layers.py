@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.nn.initializers import constant, glorot_uniform
 
-import jaxrnn
 from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import DIRECTIONS, Sizes, StackedCase
@@ -182,6 +181,9 @@ def test_dropout_is_between_layers() -> None:
     assert_equal(run(key, of_positive, identity, dropout=0.0), whole)
     assert_equal(run(key, of_positive), run(None, of_positive))
     twice = run(key, of_positive, identity, identity)
+    gradient = jax.grad(lambda layer: jnp.sum(run(key, layer, identity).h))(of_positive)
+    below = jax.vjp(lambda layer: run(None, layer).h, of_positive)
+    assert_close(gradient, below[1](jnp.where(stays, 1 / jnp.float32(0.75), 0))[0], 1e-4)
     factors = np.asarray(twice.h / whole.h)
     assert abs((factors == 0).mean() - (1 - 0.75**2)) < 0.02  # each gap by itself
 
@@ -193,7 +195,11 @@ def test_initialisation() -> None:
         (RNNParams((8, 5), (5, 5), (5,)),) * 2,
     )
     options: Any = {"wh_init": constant(2.0), "b_init": None, "dtype": jnp.float16}
-    first, second = cast(Any, init_stacked)(jax.random.key(0), 3, [4, 4], **options)
+    draw: Any = init_stacked
+    ((_, backward),) = draw(jax.random.key(0), 3, [4], bidirectional=True, **options)
+    assert jax.tree.map(jnp.shape, backward) == RNNParams((3, 4), (4, 4), None)
+    assert_equal(backward.wh, jnp.full((4, 4), 2, jnp.float16))
+    first, second = draw(jax.random.key(0), 3, [4, 4], **options)
     assert jax.tree.map(jnp.shape, second) == RNNParams((4, 4), (4, 4), None)
     assert_equal(second.wh, jnp.full((4, 4), 2, jnp.float16))
     assert first.wx.dtype == jnp.float16
@@ -234,6 +240,26 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         r"h0 of two directions must be a pair of states, but is an array of shape \(4,\)",
     ),
+    "h0 of two directions": (
+        lambda: rnn_stacked(FORWARD_ONLY, X, ((np.zeros(4), np.ones(4)), None)),
+        TypeError,
+        "h0 of one direction must be one state, but is a tuple of",
+    ),
+    "directions of unlike sizes": (
+        lambda: rnn_bidirectional((NETWORK[0][0], NETWORK[1][1]._replace(wx=np.ones((3, 5)))), X),
+        ValueError,
+        r"both directions must have equally many nodes, but have \(4, 5\)",
+    ),
+    "no such option": (
+        lambda: STACKED(lenghts=[1]),
+        TypeError,
+        r"rnn_stacked\(\) got an unexpected keyword argument 'lenghts'",
+    ),
+    "no option of one layer": (
+        lambda: cast(Any, rnn_bidirectional)(NETWORK[0], X, dropout="much"),
+        TypeError,
+        r"rnn_bidirectional\(\) got an unexpected keyword argument 'dropout'",
+    ),
     "a pair of layers": (
         lambda: rnn_bidirectional(NETWORK, X),
         TypeError,
@@ -258,7 +284,12 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "n_nodes": (
         lambda: cast(Any, init_stacked)(jax.random.key(0), 3, 4),
         TypeError,
-        "n_nodes must be a tuple or list of integers, but is a int",
+        "n_nodes must be a tuple or list, one a layer, but is 4",
+    ),
+    "bidirectional": (
+        lambda: cast(Any, init_stacked)(jax.random.key(0), 3, (4,), bidirectional="no"),
+        TypeError,
+        "bidirectional must be a bool, but is 'no'",
     ),
     "no n_nodes": (lambda: init_stacked(jax.random.key(0), 3, ()), ValueError, "n_nodes must hold"),
 }
@@ -271,13 +302,35 @@ def test_what_is_wrong_is_named(name: str) -> None:
         call()
 
 
-def test_which_layer_is_wrong_is_noted() -> None:
+def test_where_it_is_wrong_is_noted() -> None:
     with pytest.raises(ValueError, match="x has 8 features") as raised:
         rnn_stacked((NETWORK[0], FORWARD_ONLY[1]), X)
     assert "in layers[1], whose x is h of layers[0]" in note(raised.value)
+    forward, backward = NETWORK[0]
+    with pytest.raises(ValueError, match=r"params\.b must have shape") as raised:
+        rnn_bidirectional((forward, backward._replace(b=np.ones(3))), X)
+    assert "in the backward direction" in note(raised.value)
 
 
-def test_all_is_public() -> None:
-    assert {"rnn_stacked", "rnn_bidirectional", "init_stacked", "LayerStates"} <= set(
-        jaxrnn.__all__
+@pytest.mark.parametrize("mask", [{}, MASKS])
+def test_inside_shard_map(mask: Any) -> None:
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec: Any = jax.sharding.PartitionSpec
+
+    def run(network: Any, x: Any, mask: Any) -> Any:
+        return rnn_stacked(network, x, **mask, dropout=0.5, key=jax.random.key(0))
+
+    whole: Any = {name: spec("batch") for name in mask}
+    run_sharded = jax.shard_map(
+        run, mesh=mesh, in_specs=(spec(), spec("batch"), whole), out_specs=spec("batch")
     )
+    network, x = jax.tree.map(np.float32, (NETWORK, X))
+    assert_close(jax.jit(run_sharded)(network, x, mask), run(network, x, mask), 1e-6)
+
+
+def test_each_layer_has_a_dtype_of_its_own() -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        narrow = jax.tree.map(lambda array: jnp.asarray(array, jnp.bfloat16), FORWARD_ONLY[0])
+        wide = jax.tree.map(np.float32, FORWARD_ONLY[1])
+        out = rnn_stacked((narrow, wide), jnp.asarray(X, jnp.bfloat16))
+    assert (out.h.dtype, out.last[0].dtype) == (jnp.float32, jnp.bfloat16)

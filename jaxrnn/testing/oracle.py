@@ -241,8 +241,8 @@ def stacked_gradients(
     for (layer, state, g_state), h in zip(reversed(rows), reversed(below), strict=True):
         g_of_h = g if isinstance(layer, RNNParams) else np.split(g, 2, axis=-1)
         gradients = [
-            rnn_gradients(params, h, each, g_h=g, g_last=0.0 if last is None else last, **turned)
-            for params, each, g, last, turned in _directions(
+            rnn_gradients(params, h, each, g_h=part, g_last=0.0 if last is None else last, **turned)
+            for params, each, part, last, turned in _directions(
                 layer, options, layer, state, g_of_h, g_state
             )
         ]
