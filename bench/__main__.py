@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
-    names = installed(options.peer)
+    names = chosen_peers(options.peer)
     print("median time, times as long as jaxrnn [quartiles], XLA's temporary bytes")
     print("In cells of an option, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def installed(chosen: list[str] | None) -> list[str]:
-    """The peers to compare: all of the package's own, and those chosen; what is missing is named."""
+def chosen_peers(chosen: list[str] | None) -> list[str]:
+    """All of the package's own, and of the others those that are there; what is missing is named."""
     names = []
     for name in PEERS:
         if chosen is None or name.startswith("jaxrnn") or name in chosen:
