@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def chosen_peers(chosen: list[str] | None) -> list[str]:
-    """All of the package's own, and of the others those that are there; what is missing is named."""
+    """All of the package's own, and of the others those that are there."""
     names = []
     for name in PEERS:
         if chosen is None or name.startswith("jaxrnn") or name in chosen:

@@ -125,11 +125,13 @@ def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
 
 
 def grown(names: list[str], cell: Cell, kind: str) -> list[str]:
-    """The peers among these whose growth is shown."""
+    """The peers among these whose growth is shown; torch's long gradients take minutes each."""
     return [
         name
         for name, kinds in made(names, cell).items()
-        if name in GROWING and (kind in kinds or cell.n_sets is not None)
+        if name in GROWING
+        and (kind in kinds or cell.n_sets is not None)
+        and not (name == "torch" and kind == GRADIENT and cell.n_steps > 10_000)
     ]
 
 

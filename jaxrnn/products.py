@@ -10,11 +10,31 @@ from jax.interpreters import ad, batching, mlir
 
 
 def flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights` over one flattened axis: the transpose is then one product of matrices."""
+    """`array @ weights`, the gradient of whose weights is one product of matrices.
+
+    That is over one flattened axis, without which XLA on CPUs copies what it multiplies. Shared
+    among devices, a flattened axis of steps and sequences would be gathered on each: there it is
+    not flattened, which the lowering knows.
+    """
     if any(axis is not None for axis in jax.typeof(array).sharding.spec):
         return array @ weights  # on a mesh with explicit axes, JAX flattens none that is sharded
-    flat = array.reshape(math.prod(array.shape[:-1]), array.shape[-1]) @ weights
+    if _varies(array, weights):
+        return _flattened(array, weights)  # it is a single device's
+    return cast(jax.Array, _flat_matmul_p.bind(array, weights))
+
+
+def _flattened(array: jax.Array, weights: jax.Array) -> jax.Array:
+    flat = _flat(array) @ weights
     return flat.reshape(*array.shape[:-1], weights.shape[-1])
+
+
+def _flat(array: jax.Array) -> jax.Array:
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+
+
+def _varies(*arrays: jax.Array) -> bool:
+    """Whether they vary over devices inside `jax.shard_map`, which new primitives would mind."""
+    return any(jax.typeof(each).manual_axis_type.varying for each in arrays)
 
 
 def is_small(array: Any, weights: Any) -> bool:
@@ -30,9 +50,7 @@ def small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
     The compiler fuses the sum with the rest of the step (measured in bench/README.md). Under
     `jax.vmap` the numbers are not few any more.
     """
-    varying = [jax.typeof(each).manual_axis_type.varying for each in (array, weights)]
-    # Inside jax.shard_map a primitive would mind what varies over the devices.
-    if is_small(array, weights) and not any(varying):
+    if is_small(array, weights) and not _varies(array, weights):
         return cast(jax.Array, _summed_matmul_p.bind(array, weights))
     return array @ weights
 
@@ -42,31 +60,93 @@ def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(array[..., None] * weights, axis=-2)
 
 
+def _sum_of_outer(array: jax.Array, g: jax.Array) -> jax.Array:
+    return jnp.tensordot(array, g, axes=(tuple(range(array.ndim - 1)),) * 2)
+
+
 def _shape_of_product(array: Any, weights: Any) -> Any:
-    contracted = ((array.ndim - 1,), (0,)), ((), ())
+    return _shape_of_dot(array, weights, (((array.ndim - 1,), (0,)), ((), ())))
+
+
+def _shape_of_dot(array: Any, other: Any, dimension_numbers: Any) -> Any:
     return jax.lax.dot_general_p.abstract_eval(
         array,
-        weights,
-        dimension_numbers=contracted,
+        other,
+        dimension_numbers=dimension_numbers,
         precision=None,
         preferred_element_type=None,
         out_sharding=None,
     )[0]
 
 
-def _by_weights(g: jax.Array, array: jax.Array, weights: Any) -> jax.Array:
-    return jnp.tensordot(array, g, axes=(range(array.ndim - 1),) * 2)
+def _outer(array: jax.Array, g: jax.Array) -> jax.Array:
+    return cast(jax.Array, _outer_p.bind(array, g))
 
 
-# A primitive, as nothing else is one thing by itself, another under `jax.vmap`, and has both modes
+def _shape_of_outer(array: Any, g: Any) -> Any:
+    leading = tuple(range(array.ndim - 1))
+    return _shape_of_dot(array, g, ((leading, leading), ((), ())))
+
+
+def _lowered(function: Any) -> Any:
+    return mlir.lower_fun(function, multiple_results=False)
+
+
+def _lowered_by_devices(single: Any, shared: Any) -> Any:
+    """One way in the program of a single device, another in that of several."""
+    single, shared = _lowered(single), _lowered(shared)
+
+    def lower(context: Any, *args: Any) -> Any:
+        n_devices = getattr(context.module_context.axis_context, "num_devices", 1)
+        return (single if n_devices == 1 else shared)(context, *args)
+
+    return lower
+
+
+def _primitive(name: str, shape: Any, function: Any, lowering: Any, by: Any) -> Primitive:
+    """A product, given its shape, as a function of arrays, its lowering, and its transposes."""
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(shape)
+    primitive.def_impl(jax.jit(primitive.bind))
+    mlir.register_lowering(primitive, lowering)
+    batching.primitive_batchers[primitive] = lambda arrays, axes: (
+        jax.vmap(function, axes)(*arrays),
+        0,
+    )
+    ad.defbilinear(primitive, *by)
+    return primitive
+
+
+# Primitives, as nothing else is one thing by itself, another under `jax.vmap`, and has both modes
 # of differentiation: `jax.custom_batching.custom_vmap` has no reverse mode, and a rule around it is
 # lost where JAX differentiates what it has linearized, as in a scan of checkpointed runs.
-_summed_matmul_p = Primitive("jaxrnn_summed_matmul")
-_summed_matmul_p.def_abstract_eval(_shape_of_product)
-_summed_matmul_p.def_impl(jax.jit(_sum_of_products))
-mlir.register_lowering(_summed_matmul_p, mlir.lower_fun(_sum_of_products, multiple_results=False))
-batching.primitive_batchers[_summed_matmul_p] = lambda arrays, axes: (
-    jax.vmap(jnp.matmul, axes)(*arrays),
-    0,
+_summed_matmul_p = _primitive(
+    "jaxrnn_summed_matmul",
+    _shape_of_product,
+    jnp.matmul,
+    _lowered(_sum_of_products),
+    (
+        lambda g, array, weights: g @ weights.T,
+        lambda g, array, weights: _sum_of_outer(array, g),
+    ),
 )
-ad.defbilinear(_summed_matmul_p, lambda g, array, weights: g @ weights.T, _by_weights)
+_flat_matmul_p = _primitive(
+    "jaxrnn_flat_matmul",
+    _shape_of_product,
+    jnp.matmul,
+    _lowered_by_devices(_flattened, jnp.matmul),
+    (
+        lambda g, array, weights: flat_matmul(g, weights.T),
+        lambda g, array, weights: _outer(array, g),
+    ),
+)
+_outer_p = _primitive(
+    "jaxrnn_outer",
+    _shape_of_outer,
+    _sum_of_outer,
+    _lowered_by_devices(lambda array, g: _flat(array).T @ _flat(g), _sum_of_outer),
+    (
+        lambda g, array, other: flat_matmul(other, g.T),
+        lambda g, array, other: flat_matmul(array, g),
+    ),
+)
