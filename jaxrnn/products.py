@@ -5,8 +5,10 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+# That of jax.extend.core, which takes 75 ms to import, as it brings Pallas along.
+Primitive: Any = type(jax.lax.dot_general_p)
 
 
 def flat_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
@@ -103,7 +105,7 @@ def _lowered_by_devices(single: Any, shared: Any) -> Any:
     return lower
 
 
-def _primitive(name: str, shape: Any, function: Any, lowering: Any, by: Any) -> Primitive:
+def _primitive(name: str, shape: Any, function: Any, lowering: Any, by: Any) -> Any:
     """A product, given its shape, as a function of arrays, its lowering, and its transposes."""
     primitive = Primitive(name)
     primitive.def_abstract_eval(shape)
