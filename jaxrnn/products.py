@@ -109,7 +109,7 @@ def _primitive(name: str, shape: Any, function: Any, lowering: Any, by: Any) -> 
     """A product, given its shape, as a function of arrays, its lowering, and its transposes."""
     primitive = Primitive(name)
     primitive.def_abstract_eval(shape)
-    primitive.def_impl(jax.jit(primitive.bind))
+    primitive.def_impl(function)
     mlir.register_lowering(primitive, lowering)
     batching.primitive_batchers[primitive] = lambda arrays, axes: (
         jax.vmap(function, axes)(*arrays),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, init_params, rnn_forward, rnn_states, rnn_step
+from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing.strategies import Case
 from tests.comparing import assert_close, cases_of_one_shape
 
@@ -37,7 +37,14 @@ def gradient(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
     )
 
 
-over_functions = pytest.mark.parametrize("function", [step, rnn_forward, rnn_states, gradient])
+def stacked(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
+    square = params._replace(wx=params.wh)
+    return rnn_stacked((params, (square, square)), x, (h0, None))
+
+
+FUNCTIONS = [step, rnn_forward, rnn_states, gradient]
+over_functions = pytest.mark.parametrize("function", FUNCTIONS)
+over_functions_and_layers = pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
 
 
 def one(tree: Any, i: int) -> Any:
@@ -166,20 +173,26 @@ def test_inside_the_loop_of_a_caller() -> None:
 @given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
     """JAX itself refuses a scan of no steps under `jax.disable_jit`."""
+
+    def half_square(*case: Any) -> Any:
+        return 0.5 * jnp.sum(rnn_forward(*case) ** 2)
+
     with jax.disable_jit():
         last, states = rnn_forward(*case), rnn_states(*case)
+        gradient = jax.grad(half_square)(*case)
+    assert_close(gradient, jax.jit(jax.grad(half_square))(*case), 1e-6)
     assert_close(last, rnn_forward(*case), 1e-6)
     assert_close(states, rnn_states(*case), 1e-6)
 
 
-@over_functions
+@over_functions_and_layers
 def test_exported_and_loaded(function: Callable[..., Any]) -> None:
     exported = jax.export.export(jax.jit(function))(PARAMS, X, H0)
     loaded = jax.export.deserialize(exported.serialize())
     assert_close(loaded.call(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
 
 
-@over_functions
+@over_functions_and_layers
 def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
     batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
     struct: Any = jax.ShapeDtypeStruct
