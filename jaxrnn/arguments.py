@@ -227,6 +227,8 @@ def _check_lengths(lengths: ArrayLike, x: Any) -> None:
         values, (*_, n_steps, _) = np.asarray(lengths), np.shape(x)
     except (TypeError, ValueError):
         return  # what is wrong with them is said when they are traced
+    if not isinstance(n_steps, int):
+        return  # it is symbolic: they saturate, as if they were traced
     if values.size and np.issubdtype(values.dtype, np.integer):
         for value in (values.min(), values.max()):
             if not 0 <= value <= n_steps:

@@ -50,12 +50,13 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in rest else ("",)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
-    depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d+)", key))]
+    depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
     for i in range(max(depths, default=0) + 1):
-        directions = []
+        directions: list[RNNParams[Array]] = []
         for suffix in suffixes:
             place = f"l{i}{suffix}"
-            wx = _taken(rest, "state_dict", f"weight_ih_{place}", ("n_nodes", n_features))
+            size = len(directions[0].wh) if directions else "n_nodes"
+            wx = _taken(rest, "state_dict", f"weight_ih_{place}", (size, n_features))
             n_nodes, n_features = wx.shape
             wh = _taken(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
             keys = [f"bias_{kind}_{place}" for kind in ("ih", "hh")]

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxrnn import checkpointing, recurrence
 from jaxrnn.arguments import Options, check_bool, checking_options, jitted, prepared
-from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
+from jaxrnn.params import ArrayT, Draws, RNNParams, checked_size, init_params, split_key
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -67,7 +67,8 @@ def init_stacked(
     if not n_nodes:
         raise ValueError("n_nodes must hold at least one layer, but is empty")
     layers: list[Layer[jax.Array]] = []
-    for layer_key, size in zip(split_key(key, len(n_nodes)), n_nodes, strict=True):
+    sizes = [checked_size("n_nodes", size, least=1) for size in n_nodes]
+    for layer_key, size in zip(split_key(key, len(sizes)), sizes, strict=True):
         if bidirectional:
             forward, backward = split_key(layer_key, 2)
             pair = (
@@ -165,7 +166,7 @@ def rnn_stacked(
     last = []
     for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
         if i > 0 and keys is not None and dropout > 0:
-            h = _drop(keys[i], dropout, h)
+            h = _drop(keys[i], float(dropout), h)
         with _noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
             h, layer_last = _run_layer(layer, h, state, options)
         last.append(layer_last)
@@ -175,7 +176,7 @@ def rnn_stacked(
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
     if isinstance(layer, RNNParams):
-        if _is_sequence(h0) and any(each is None or np.ndim(each) > 0 for each in h0):
+        if _is_sequence(h0) and any(each is None or getattr(each, "ndim", 0) > 0 for each in h0):
             raise TypeError(f"h0 of one direction must be one state, but is {_described(h0)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)

@@ -78,8 +78,8 @@ def init_params(
         draws no real numbers, or `dtype` is not floating.
       ValueError: a size is too small, or an initialiser returns an array of another shape.
     """
-    n_features = _size("n_features", n_features, least=0)
-    n_nodes = _size("n_nodes", n_nodes, least=1)
+    n_features = checked_size("n_features", n_features, least=0)
+    n_nodes = checked_size("n_nodes", n_nodes, least=1)
     _check_floating(dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
@@ -104,7 +104,8 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
-def _size(name: str, size: int, least: int) -> int:
+def checked_size(name: str, size: int, least: int) -> int:
+    """As a Python integer, which does not overflow."""
     try:
         size = operator.index(size)
     except TypeError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +121,20 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: interop.from_torch({f"rnn.{key}": value for key, value in TORCH.items()}),
         ValueError,
         "'weight_ih_l0'; besides those read it has .'rnn.weight_ih_l0'",
+    ),
+    "directions of unlike sizes": (
+        lambda: interop.from_torch(
+            changed(
+                TORCH, weight_ih_l0_reverse=np.ones((5, 3)), weight_hh_l0_reverse=np.ones((5, 5))
+            )
+        ),
+        ValueError,
+        r"state_dict\['weight_ih_l0_reverse'\] must have shape \(4, 3\), but has \(5, 3\)",
+    ),
+    "a key that is no string": (
+        lambda: interop.from_torch(cast(Any, TORCH | {1: np.ones(3)})),
+        ValueError,
+        r"state_dict must have no other entries, but has \[1\]",
     ),
     "a layer between": (
         lambda: interop.from_torch(

@@ -118,6 +118,12 @@ def test_checkpointing_changes_nothing() -> None:
     assert_close(actual, expected, 1e-12)
 
 
+def test_h0_may_be_lists_of_numbers() -> None:
+    h0 = [[0.1, 0.2, 0.3, 0.4]] * 3
+    out = rnn_stacked((FORWARD_ONLY[0],), X, (h0,))
+    assert_equal(out.h, rnn_states(FORWARD_ONLY[0], X, np.array(h0)).h)
+
+
 def test_a_bidirectional_layer_is_two_runs() -> None:
     forward, backward = NETWORK[0]
     masks: Any = MASKS
@@ -203,6 +209,8 @@ def test_initialisation() -> None:
     assert jax.tree.map(jnp.shape, second) == RNNParams((4, 4), (4, 4), None)
     assert_equal(second.wh, jnp.full((4, 4), 2, jnp.float16))
     assert first.wx.dtype == jnp.float16
+    narrow = draw(jax.random.key(0), 3, (np.uint8(200), np.uint8(4)), bidirectional=True)
+    assert jax.tree.leaves(narrow[1])[0].shape == (400, 4)
     squares = [params.wh for params in jax.tree.leaves(NETWORK, is_leaf=is_params)]
     drawn = np.concatenate([np.ravel(wh) for wh in squares])
     assert len(np.unique(drawn)) == len(drawn)  # no two of them from one key

@@ -196,13 +196,26 @@ def test_exported_and_loaded(function: Callable[..., Any]) -> None:
 def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
     batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
     struct: Any = jax.ShapeDtypeStruct
-    exported = jax.export.export(jax.jit(function))(
-        PARAMS, struct((batch, n_steps, 2), jnp.float32), struct((batch, 4), jnp.float32)
+    with jax.enable_x64(True):
+        params, x, h0 = jax.tree.map(np.float64, (PARAMS, X, H0))
+        exported = jax.export.export(jax.jit(function))(
+            params, struct((batch, n_steps, 2), x.dtype), struct((batch, 4), x.dtype)
+        )
+        loaded = jax.export.deserialize(exported.serialize())
+        for size, steps in [(5, 6), (1, 1), (3, 2)]:
+            args = params, x[:size, :steps], h0[:size]
+            assert_close(loaded.call(*args), function(*args), 1e-12)
+
+
+def test_exported_with_lengths_that_are_constants() -> None:
+    """Which cannot be checked against a symbolic number of steps, and saturate."""
+    (n_steps,) = jax.export.symbolic_shape("n_steps")
+    lengths = np.array([0, 1, 3, 9, 6])
+    exported = jax.export.export(jax.jit(lambda x: rnn_forward(PARAMS, x, lengths=lengths)))(
+        jax.ShapeDtypeStruct((5, n_steps, 2), jnp.float32)
     )
-    loaded = jax.export.deserialize(exported.serialize())
-    for size, steps in [(5, 6), (1, 1), (3, 2)]:
-        args = PARAMS, X[:size, :steps], H0[:size]
-        assert_close(loaded.call(*args), function(*args), 1e-6)
+    expected = rnn_forward(PARAMS, X, lengths=np.minimum(lengths, 6))
+    assert_close(exported.call(X), expected, 1e-6)
 
 
 class CountingTanh:
