@@ -7,8 +7,8 @@ import jax
 import pytest
 from hypothesis import settings
 
-# Without what LLVM does to speed programs up, the tests take a third of the time; the passes of XLA
-# itself are as ever. `XLA_FLAGS= python -m pytest` is with all.
+# Without what LLVM does to speed programs up, the tests take about half of the time; the passes of
+# XLA itself are as ever. `XLA_FLAGS= python -m pytest` is with all.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
