@@ -93,8 +93,9 @@ def rnn_forward(
         after them in `x` is padding. The state holds in the padding, whose contents, NaN included,
         reach no value and no gradient; with length 0 it is `h0`. Where lengths are traced, as
         inside the caller's own `jit`, those out of range count as the nearest in range.
-      resets: bool `(*batch, n_steps)`: where true, the state is put back to `h0` before that step,
-        as where a sequence begins that was packed behind another. In the padding they do nothing.
+      resets: bool `(*batch, n_steps)`: where true, the state is put back to the `h0` of this call
+        before that step, as where a sequence begins that was packed behind another. In the padding
+        they do nothing.
       reverse: run from the last step that is not padding to the first.
       checkpoint_every: keep one state in so many for the backward pass and compute the others again
         there: of n_steps, its memory is some n_steps / checkpoint_every + checkpoint_every states,
