@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     activation: Activation
     lengths: ArrayLike | None
     resets: ArrayLike | None
+    reset_to: ArrayLike | None
     reverse: bool
     checkpoint_every: int | None
     unroll: int
@@ -67,6 +68,7 @@ def prepared(
     activation: Activation = jnp.tanh,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
+    reset_to: ArrayLike | None = None,
     reverse: bool = False,
     checkpoint_every: int | None = None,
     unroll: int = 1,
@@ -76,7 +78,12 @@ def prepared(
     _check_count("unroll", unroll)
     if checkpoint_every is not None:
         _check_count("checkpoint_every", checkpoint_every)
-    params, (x, h0) = promoted(params, {"x": x, "h0": 0.0 if h0 is None else h0})
+    h0 = 0.0 if h0 is None else h0
+    if reset_to is None:
+        reset_to = h0
+    elif resets is None:
+        raise ValueError("reset_to needs resets, but these are None")
+    params, (x, h0, reset_to) = promoted(params, {"x": x, "h0": h0, "reset_to": reset_to})
     if x.ndim < 2:
         raise ValueError(
             f"x must have shape (*batch, n_steps, n_features), but has shape {x.shape}"
@@ -84,14 +91,10 @@ def prepared(
     check_features("x", x, params)
     lengths, resets = _lengths(lengths, x), _resets(resets, x)
     zeros = _zeros(params, x, lengths, resets)
-    try:
-        h0 = zeros + jnp.broadcast_to(h0, zeros.shape)
-    except ValueError:
-        raise ValueError(
-            f"h0 must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape {h0.shape}"
-        ) from None
+    h0 = _in_full("h0", h0, zeros)
     check_activation(activation, h0.shape, h0.dtype)
-    given = Sequences(x, h0, lengths, resets, restart=None if resets is None else h0)
+    restart = None if resets is None else _in_full("reset_to", reset_to, zeros)
+    given = Sequences(x, h0, lengths, resets, restart)
     return Loop(activation, reverse, unroll, checkpoint_every), params, given
 
 
@@ -125,6 +128,16 @@ def _resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
             f"{x.shape}, but have shape {array.shape}"
         )
     return array
+
+
+def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
+    try:
+        return zeros + jnp.broadcast_to(state, zeros.shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape "
+            f"{state.shape}"
+        ) from None
 
 
 def _zeros(

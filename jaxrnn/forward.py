@@ -71,6 +71,7 @@ def rnn_forward(
     activation: Activation = jnp.tanh,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
+    reset_to: ArrayLike | None = None,
     reverse: bool = False,
     checkpoint_every: int | None = None,
     unroll: int = 1,
@@ -93,9 +94,11 @@ def rnn_forward(
         after them in `x` is padding. The state holds in the padding, whose contents, NaN included,
         reach no value and no gradient; with length 0 it is `h0`. Where lengths are traced, as
         inside the caller's own `jit`, those out of range count as the nearest in range.
-      resets: bool `(*batch, n_steps)`: where true, the state is put back to the `h0` of this call
-        before that step, as where a sequence begins that was packed behind another. In the padding
-        they do nothing.
+      resets: bool `(*batch, n_steps)`: where true, the state is put back to `reset_to` before that
+        step, as where a sequence begins that was packed behind another. In the padding they do
+        nothing.
+      reset_to: the state that resets put back to, which broadcasts as `h0` does. None is `h0`: give
+        it where a call runs on from a state that is not where a sequence begins.
       reverse: run from the last step that is not padding to the first.
       checkpoint_every: keep one state in so many for the backward pass and compute the others again
         there: of n_steps, its memory is some n_steps / checkpoint_every + checkpoint_every states,
@@ -113,11 +116,11 @@ def rnn_forward(
         is not callable or changes shape or dtype, `lengths` are not integers or `resets` not bool,
         `reverse` is not a bool, `checkpoint_every` or `unroll` not an integer.
       ValueError: shapes do not fit each other, a length is not traced and out of range,
-        `checkpoint_every` or `unroll` is less than 1, or the former is given with a symbolic
-        n_steps.
+        `checkpoint_every` or `unroll` is less than 1, the former is given with a symbolic n_steps,
+        or `reset_to` without `resets`.
     """
     loop, params, given = prepared(
-        params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
+        params, x, h0, activation, lengths, resets, reset_to, reverse, checkpoint_every, unroll
     )
     return checkpointing.run(loop, params, given).last
 
@@ -132,6 +135,7 @@ def rnn_states(
     activation: Activation = jnp.tanh,
     lengths: ArrayLike | None = None,
     resets: ArrayLike | None = None,
+    reset_to: ArrayLike | None = None,
     reverse: bool = False,
     checkpoint_every: int | None = None,
     unroll: int = 1,
@@ -148,6 +152,6 @@ def rnn_states(
       `rnn_forward`.
     """
     loop, params, given = prepared(
-        params, x, h0, activation, lengths, resets, reverse, checkpoint_every, unroll
+        params, x, h0, activation, lengths, resets, reset_to, reverse, checkpoint_every, unroll
     )
     return recurrence.states(loop, checkpointing.run(loop, params, given))

@@ -154,6 +154,19 @@ BAD_CALLS = {
         "resets must be bool, but have dtype int32",
         options={"resets": np.ones((3, 5), np.int32)},
     ),
+    "reset_to without resets": Bad(
+        ValueError, "reset_to needs resets, but these are None", options={"reset_to": 0.0}
+    ),
+    "reset_to of another size": Bad(
+        ValueError,
+        r"reset_to must broadcast to \(\*batch, n_nodes\) = \(3, \d+\), but has shape \(7,\)",
+        options={"resets": np.ones((3, 5), bool), "reset_to": np.ones(7)},
+    ),
+    "reset_to text": Bad(
+        TypeError,
+        "(?s)reset_to",
+        options={"resets": np.ones((3, 5), bool), "reset_to": "abc"},
+    ),
     "reverse an integer": Bad(
         TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
     ),

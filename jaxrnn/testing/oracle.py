@@ -10,7 +10,8 @@ written out by hand. Of a scalar loss, let `ga_t` and `gh_t` be the derivatives 
     dwx = sum_t x_t^T ga_t      dwh = sum_t h_{t-1}^T ga_t      db = sum_t ga_t
     dx_t = ga_t wx^T            dh0 = ga_1 wh^T
 
-A step that is a reset has h_0 for h_{t-1}, and one in the padding has h_t = h_{t-1} and a_t = 0.
+A step that is a reset has `reset_to`, or h_0, for h_{t-1}, and one in the padding has h_t = h_{t-1}
+and a_t = 0.
 
 Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78
 (1990), 1550-1560.
@@ -42,11 +43,15 @@ RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: np.where(a > 0.0, 
 
 
 class Gradients(NamedTuple):
-    """The derivative of a scalar loss by each argument, in the shape of that argument."""
+    """The derivative of a scalar loss by each argument, in the shape of that argument.
+
+    That by `reset_to` is None where `reset_to` is, and part of that by `h0`.
+    """
 
     params: RNNParams[FloatArray]
     x: FloatArray
     h0: FloatArray
+    reset_to: FloatArray | None = None
 
 
 class StackedGradients(NamedTuple):
@@ -64,12 +69,14 @@ class Options(TypedDict, total=False):
       activation: the activation with its derivative; tanh.
       lengths: integers `(*batch,)`, from 0 to n_steps; all steps.
       resets: bool `(*batch, n_steps)`; none.
+      reset_to: the state after a reset, which broadcasts as `h0` does; `h0`.
       reverse: from the last step to the first; False.
     """
 
     activation: Differentiable
     lengths: ArrayLike | None
     resets: ArrayLike | None
+    reset_to: ArrayLike | None
     reverse: bool
 
 
@@ -102,6 +109,8 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
     x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
     activation = options.get("activation", TANH)
     steps, lengths, resets = _steps(x, options)
+    reset_to = options.get("reset_to")
+    reset_to = h0 if reset_to is None else _full_h0(params, x, reset_to)
     *batch, n_steps, _ = x.shape
     a = np.zeros((*batch, n_steps, *b.shape))
     start, h, last = np.zeros_like(a), np.zeros_like(a), np.zeros_like(h0)
@@ -109,7 +118,7 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
         h_tm1 = h0[i]
         for t in steps:
             if t < lengths[i]:
-                start[i][t] = h0[i] if resets[i][t] else h_tm1
+                start[i][t] = reset_to[i] if resets[i][t] else h_tm1
                 a[i][t] = x[i][t] @ wx + start[i][t] @ wh + b
                 h[i][t] = activation.function(a[i][t])
             else:
@@ -167,7 +176,7 @@ def rnn_gradients(
     g_h = np.broadcast_to(np.asarray(g_h, np.float64), run.h.shape)
 
     dwx, dwh, db = np.zeros_like(wx), np.zeros_like(wh), np.zeros_like(b)
-    dx, dh0 = np.zeros_like(x), np.zeros_like(run.last)
+    dx, dh0, dreset_to = np.zeros_like(x), np.zeros_like(run.last), np.zeros_like(run.last)
     for i in np.ndindex(*lengths.shape):
         gh_later = g_last[i]
         for t in reversed(steps):
@@ -182,13 +191,17 @@ def rnn_gradients(
             dx[i][t] = ga_t @ wx.T
             gh_later = ga_t @ wh.T
             if resets[i][t]:
-                dh0[i] += gh_later
+                dreset_to[i] += gh_later
                 gh_later = np.zeros_like(gh_later)
         dh0[i] += gh_later
 
+    reset_to = options.get("reset_to")
+    if reset_to is None:
+        dh0 = dh0 + dreset_to
     if h0 is not None:
         dh0 = _summed_to(np.shape(h0), dh0)
-    return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0)
+    by_reset_to = None if reset_to is None else _summed_to(np.shape(reset_to), dreset_to)
+    return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0, by_reset_to)
 
 
 def rnn_stacked(

@@ -172,16 +172,19 @@ def resets(sizes: Sizes) -> st.SearchStrategy[NDArray[Any]]:
 
 
 @st.composite
-def options(draw: st.DrawFn, sizes: Sizes) -> dict[str, Any]:
+def options(draw: st.DrawFn, sizes: Sizes, *, dtype: DTypeLike = np.float32) -> dict[str, Any]:
     """Keyword options of `rnn_forward` and `rnn_states`, and of the same of the oracle.
 
     Whether one is there is drawn as well, and each combination is another compilation.
     """
-    return {
+    drawn = {
         "lengths": draw(st.none() | lengths(sizes)),
         "resets": draw(st.none() | resets(sizes)),
         "reverse": draw(st.booleans()),
     }
+    if drawn["resets"] is not None:
+        drawn["reset_to"] = draw(initial_states(sizes, dtype=dtype))
+    return drawn
 
 
 def _power_of_two(size: int) -> int:
