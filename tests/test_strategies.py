@@ -10,8 +10,10 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from jaxrnn.testing import strategies
+from jaxrnn import rnn_forward
+from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
+from tests.comparing import assert_close, filled
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
@@ -104,3 +106,11 @@ except ImportError as error:
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "pip install 'jaxrnn[testing]'" in run.stdout
+
+
+@given(st.data())
+def test_options_are_those_of_functions_and_oracle(data: st.DataObject) -> None:
+    sizes = Sizes((2,), 3, 2, 3)
+    case = filled(data.draw(strategies.cases(sizes=st.just(sizes))))
+    options = data.draw(strategies.options(sizes))
+    assert_close(rnn_forward(*case, **options), oracle.rnn_forward(*case, **options), 1e-5)
