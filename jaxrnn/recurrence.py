@@ -46,7 +46,7 @@ Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 # f' as a function of h = f(a). It is also taken at h0, which need not be a value of f, and times
 # zero there must be zero: hence the bound, without which a large h0 would overflow.
 DERIVATIVES: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-    jnp.tanh: lambda h: 1 - jnp.minimum(h * h, 1),
+    jnp.tanh: lambda h: jnp.maximum((1 - h) * (1 + h), 0),
     jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
 }
 
@@ -242,6 +242,11 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
     # Transposed here, once, so that the loop of the transpose has a plain product.
     wh_transposed = jax.lax.optimization_barrier(params.wh.T)
 
+    def times_wh(dh: jax.Array) -> jax.Array:
+        if is_small(dh, params.wh):
+            return small_matmul(dh, params.wh)
+        return jnp.einsum("...i,ji->...j", dh, wh_transposed)
+
     # Checkpointed, so that what is kept for the transpose is h_{t-1}, which `dwh` needs anyway, and
     # not f'(h_{t-1}).
     @partial(jax.checkpoint, prevent_cse=False)
@@ -249,7 +254,7 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
         da_in_t, h_tm1, t, reset = inputs_t
         dh_tm1 = derivative(h_tm1) * da_tm1
         start = select(reset, jnp.zeros_like(dh_tm1), dh_tm1)
-        da_t = jnp.einsum("...i,ji->...j", start, wh_transposed) + da_in_t
+        da_t = times_wh(start) + da_in_t
         if given.lengths is None:
             return da_t, (dh_tm1, da_t)
         real = t < given.lengths

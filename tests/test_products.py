@@ -44,16 +44,24 @@ def test_derivatives_are_those_of_a_product(product: Any, shape: Any) -> None:
 @over_products
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, 2)])
 def test_under_vmap(product: Any, axes: Any) -> None:
-    """Of the values, and of the gradients, whose products are others."""
+    """Of the values, and of the gradients, whose products are others, by arguments of both."""
     args = tuple(draw(*((4, 5, 3), (3, 2))[i]) for i in range(2))
     mapped: Any = tuple(
         array if axis is None else np.stack([array, 2 * array], axis)
         for array, axis in zip(args, axes, strict=True)
     )
 
-    def gradients(each: Any) -> Any:
+    def first(each: Any) -> Any:
         f = jax.value_and_grad(partial(curvature, each), argnums=(0, 1))
-        return jax.jit(jax.vmap(f, in_axes=axes))(*mapped)
+        return jax.vmap(f, in_axes=axes)
+
+    def second(each: Any) -> Any:
+        def total(*args: Any) -> Any:
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(first(each)(*args)))
+
+        return jax.grad(total, argnums=(0, 1))
 
     with jax.enable_x64(True):
-        assert_close(gradients(product), gradients(jnp.matmul), 1e-12)
+        for way in (first, second):
+            ours, theirs = (jax.jit(way(each))(*mapped) for each in (product, jnp.matmul))
+            assert_close(ours, theirs, 1e-12)
