@@ -4,7 +4,6 @@ Values and gradients are those of a single device, and the compiled programs hol
 but what they must.
 """
 
-import re
 from functools import partial
 from typing import Any
 
@@ -25,10 +24,10 @@ from jaxrnn import (
     rnn_states,
     rnn_step,
 )
+from tests.communicating import communication
 from tests.comparing import assert_close
 
 SETS, BATCH = P("sets"), P("batch")
-COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 X = jax.random.normal(jax.random.key(1), (8, 6, 3))
 LENGTHS = jnp.array([6, 0, 1, 5, 6, 2, 3, 4])
 
@@ -49,12 +48,6 @@ def mesh(**sizes: int) -> Any:
 
 def shared(array: Any, on: Any, spec: Any) -> Any:
     return jax.device_put(array, NamedSharding(on, spec))
-
-
-def communication(program: Any, *args: Any) -> dict[str, int]:
-    text = program.lower(*args).compile().as_text()
-    counts = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
-    return {name: count for name, count in counts.items() if count}
 
 
 def last(params: Any, x: Any, options: Any) -> Any:
