@@ -172,8 +172,6 @@ def test_inside_the_loop_of_a_caller() -> None:
 
 @given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
-    """JAX itself refuses a scan of no steps under `jax.disable_jit`."""
-
     def half_square(*case: Any) -> Any:
         return 0.5 * jnp.sum(rnn_forward(*case) ** 2)
 
@@ -183,6 +181,15 @@ def test_jit_is_eager(case: Case) -> None:
     assert_close(gradient, jax.jit(jax.grad(half_square))(*case), 1e-6)
     assert_close(last, rnn_forward(*case), 1e-6)
     assert_close(states, rnn_states(*case), 1e-6)
+
+
+@pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, 3), (6, 2)])
+def test_no_loop_is_empty(n_steps: int, every: int | None) -> None:
+    """JAX refuses a scan of no steps under `jax.disable_jit`: of a sequence, of what is left."""
+    x = X[:, :n_steps]
+    with jax.disable_jit():
+        states = rnn_states(PARAMS, x, H0, checkpoint_every=every)
+    assert_close(states, rnn_states(PARAMS, x, H0), 1e-6)
 
 
 @over_functions_and_layers
