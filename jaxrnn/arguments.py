@@ -3,10 +3,7 @@
 A call that is already compiled pays nothing for it.
 """
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,49 +13,6 @@ from jax.typing import ArrayLike
 from jaxrnn.params import RNNParams, is_real
 from jaxrnn.recurrence import Activation, Loop
 from jaxrnn.sequences import Sequences
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-class Options(TypedDict, total=False):
-    """The options of `rnn_forward`, where they are passed on."""
-
-    activation: Activation
-    lengths: ArrayLike | None
-    resets: ArrayLike | None
-    reset_to: ArrayLike | None
-    reverse: bool
-    checkpoint_every: int | None
-    unroll: int
-
-
-def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
-    """`jax.jit`, but type checkers still see the function's own signature."""
-
-    def decorate(function: FunctionT) -> FunctionT:
-        return cast(FunctionT, jax.jit(function, static_argnames=static))
-
-    return decorate
-
-
-def checking_options(function: FunctionT) -> FunctionT:
-    """Checks outside `jax.jit` what it hides: names of options, and values of lengths."""
-    parameters = inspect.signature(function).parameters.values()
-    known = {each.name for each in parameters if each.kind != each.VAR_KEYWORD}
-    known |= Options.__annotations__.keys()
-
-    @wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        for name in options:
-            if name not in known:
-                unexpected = f"got an unexpected keyword argument {name!r}"
-                raise TypeError(f"{function.__name__}() {unexpected}")
-        lengths = options.get("lengths")
-        if lengths is not None:
-            _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
-        return function(*args, **options)
-
-    return cast(FunctionT, call)
 
 
 def prepared(
@@ -170,7 +124,15 @@ def promoted(
     )
     check_params(weights)
     # The Python type `float` makes integers floating and widens nothing.
-    dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
+    try:
+        dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
+    except ValueError as error:  # of types that JAX does not promote, such as int4
+        named = dict(zip(inputs, arrays, strict=True)) | {
+            f"params.{name}": array for name, array in weights._asdict().items()
+        }
+        came = [f"{name} is {each.dtype}" for name, each in named.items() if each is not None]
+        error.add_note(", ".join(came))
+        raise
     weights = jax.tree.map(lambda array: array.astype(dtype), weights)
     return weights, [array.astype(dtype) for array in arrays]
 
@@ -178,7 +140,7 @@ def promoted(
 def _real_array(name: str, value: ArrayLike) -> jax.Array:
     try:
         array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         came = type(value).__name__
         raise TypeError(f"{name} must be an array of real numbers, but is a {came}") from error
     if not is_real(array.dtype):
@@ -220,32 +182,18 @@ def check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.d
     """That it is a function that keeps them."""
     if not callable(activation):
         raise TypeError(f"activation must be callable, but is {activation!r}")
-    # The lambda, as JAX keeps weak references to what it traces and not every callable allows one.
-    h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
+    try:
+        # The lambda, as JAX keeps weak references to what it traces and not all callables allow it.
+        h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
+    except Exception as error:
+        error.add_note("in activation, which is called on arrays that are traced")
+        raise
     if getattr(h, "shape", None) != shape or h.dtype != dtype:
         came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
         raise TypeError(
             "activation must return the dtype and shape it is given, "
             f"{dtype}{shape}, but returned {came}"
         )
-
-
-def _check_lengths(lengths: ArrayLike, x: Any) -> None:
-    """That each is in range, where they are numbers on this host."""
-    if isinstance(lengths, jax.core.Tracer):
-        return
-    if isinstance(lengths, jax.Array) and not lengths.is_fully_addressable:
-        return
-    try:
-        values, (*_, n_steps, _) = np.asarray(lengths), np.shape(x)
-    except (TypeError, ValueError):
-        return  # what is wrong with them is said when they are traced
-    if not isinstance(n_steps, int):
-        return  # it is symbolic: they saturate, as if they were traced
-    if values.size and np.issubdtype(values.dtype, np.integer):
-        for value in (values.min(), values.max()):
-            if not 0 <= value <= n_steps:
-                raise ValueError(f"lengths must be from 0 to n_steps = {n_steps}, but hold {value}")
 
 
 def check_bool(name: str, value: bool) -> None:

@@ -10,11 +10,10 @@ from jaxrnn import checkpointing, recurrence
 from jaxrnn.arguments import (
     check_activation,
     check_features,
-    checking_options,
-    jitted,
     prepared,
     promoted,
 )
+from jaxrnn.jitting import jitted
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import Activation, RNNStates
 
@@ -61,7 +60,6 @@ def rnn_step(
     return recurrence.step(params, h, x_t, activation).h
 
 
-@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_forward(
     params: RNNParams[Any],
@@ -125,7 +123,6 @@ def rnn_forward(
     return checkpointing.run(loop, params, given).last
 
 
-@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_states(
     params: RNNParams[Any],

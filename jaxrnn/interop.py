@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrnn.arguments import check_params
-from jaxrnn.layers import Layer, check_layers
+from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
 
 Array: TypeAlias = NDArray[Any]
@@ -47,7 +47,8 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
         of these names. The message has its key, as those of all functions here.
     """
     rest = _entries("state_dict", state_dict)
-    suffixes = ("", "_reverse") if "weight_ih_l0_reverse" in rest else ("",)
+    two = any(str(key).endswith("_reverse") for key in rest)
+    suffixes = ("", "_reverse") if two else ("",)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
@@ -140,7 +141,7 @@ def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
     Raises:
       TypeError, ValueError: `layer` is neither, or its directions differ in shape.
     """
-    check_layers([layer])
+    check_layer("layer", layer)
     directions = _directions("layer", layer)
     shapes = [params.wx.shape for params in directions]
     if shapes[0] != shapes[-1]:
@@ -261,6 +262,8 @@ def _array(name: str, value: Any) -> Array:
         array = np.asarray(value).copy()
     except Exception as error:  # whatever a library raises for what is not on the CPU, and the like
         raise TypeError(f"{name} must be an array that NumPy can read, but {error}") from error
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array of real numbers, but is a MaskedArray")
     if not is_real(array.dtype):
         raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
     return array

@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxrnn import checkpointing, recurrence
-from jaxrnn.arguments import Options, check_bool, checking_options, jitted, prepared
+from jaxrnn.arguments import check_bool, prepared
+from jaxrnn.jitting import Options, jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, checked_size, init_params, split_key
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
@@ -82,7 +83,6 @@ def init_stacked(
     return tuple(layers)
 
 
-@checking_options
 @jitted("activation", "reverse", "checkpoint_every", "unroll")
 def rnn_bidirectional(
     params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
@@ -113,7 +113,6 @@ def rnn_bidirectional(
     return _run_layer(params, x, h0, options)
 
 
-@checking_options
 @jitted("dropout", "activation", "reverse", "checkpoint_every", "unroll")
 def rnn_stacked(
     layers: Sequence[Layer[Any]],
@@ -191,7 +190,9 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
         backward = _run_layer(layer[1], x, h0_backward, opposite)
     sizes = forward.h.shape[-1], backward.h.shape[-1]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"both directions must have equally many nodes, but have {sizes}")
+        raise ValueError(
+            f"params of both directions must have equally many nodes, but have {sizes}"
+        )
     h = jnp.concatenate([forward.h, backward.h], axis=-1)
     return LayerStates(h, (forward.last, backward.last))
 
@@ -218,11 +219,16 @@ def check_layers(layers: Any) -> None:
     if not layers:
         raise ValueError("layers must hold at least one layer, but is empty")
     for i, layer in enumerate(layers):
-        if not (isinstance(layer, RNNParams) or _is_pair(layer)):
-            raise TypeError(
-                f"layers[{i}] must be an RNNParams or a pair (forward, backward) of them, "
-                f"but is {_described(layer)}"
-            )
+        check_layer(f"layers[{i}]", layer)
+
+
+def check_layer(name: str, layer: Any) -> None:
+    """That it is an `RNNParams` or a pair of them."""
+    if not (isinstance(layer, RNNParams) or _is_pair(layer)):
+        raise TypeError(
+            f"{name} must be an RNNParams or a pair (forward, backward) of them, "
+            f"but is {_described(layer)}"
+        )
 
 
 def _check_dropout(dropout: float) -> None:

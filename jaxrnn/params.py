@@ -13,6 +13,10 @@ ArrayT = TypeVar("ArrayT")
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
+# Entries of a matrix, a petabyte of them; with some thousand times as many JAX ends the process.
+LARGEST = 1 << 48
+
+
 class RNNParams(NamedTuple, Generic[ArrayT]):
     """The parameters of `a_t = x_t wx + h_{t-1} wh + b`.
 
@@ -76,10 +80,16 @@ def init_params(
     Raises:
       TypeError: `key` is not one key, a size is not an integer, an initialiser is not callable or
         draws no real numbers, or `dtype` is not floating.
-      ValueError: a size is too small, or an initialiser returns an array of another shape.
+      ValueError: a size is too small or beyond all memory, or an initialiser cannot draw a shape
+        or returns another.
     """
     n_features = checked_size("n_features", n_features, least=0)
     n_nodes = checked_size("n_nodes", n_nodes, least=1)
+    if n_nodes * max(n_features, n_nodes) >= LARGEST:
+        raise ValueError(
+            f"n_features and n_nodes must give matrices of less than {LARGEST} entries, "
+            f"but are {n_features} and {n_nodes}"
+        )
     _check_floating(dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
@@ -130,7 +140,13 @@ def _draw(
     if not callable(init):
         raise TypeError(f"{name} must be a callable (key, shape, dtype) -> array, but is {init!r}")
     resolved = jnp.result_type(dtype)
-    drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
+    try:
+        drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
+    except ZeroDivisionError as error:  # of JAX's own that divide by the number of rows
+        raise ValueError(f"{name} cannot draw an array of shape {shape}: {error}") from error
+    except Exception as error:
+        error.add_note(f"in {name}, which is called with a key, shape {shape} and a dtype")
+        raise
     if not (hasattr(drawn, "dtype") and is_real(drawn.dtype)):
         came = getattr(drawn, "dtype", type(drawn).__name__)
         raise TypeError(f"{name} must return an array of real numbers, but returned {came}")

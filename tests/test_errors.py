@@ -232,5 +232,28 @@ def test_a_step_checks_as_the_others_do(bad: str) -> None:
 
 
 def test_unhashable_options_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"(?s)static arguments.*list"):
+    with pytest.raises(TypeError, match=r"unroll must be hashable, as it is static, but is \[\]"):
         rnn_forward(PARAMS, X, unroll=[])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="activation must be hashable"):
+        rnn_step(PARAMS, B, X[:, 0], activation=[jnp.tanh])  # type: ignore[arg-type]
+
+
+def test_what_jit_refuses_is_named() -> None:
+    with pytest.raises(ValueError, match="x_t"):
+        rnn_step(PARAMS, B, 2**70)
+    with pytest.raises(TypeError, match=r"params.wh must be .* but is a MaskedArray"):
+        rnn_forward(PARAMS._replace(wh=np.ma.masked_array(np.ones((99, 4)))), X)
+
+
+@pytest.mark.parametrize(
+    ("bad", "note"),
+    [
+        ({"activation": np.tanh}, "in activation"),
+        ({"h0": jnp.ones(4, jnp.int4)}, "h0 is int4"),
+    ],
+    ids=["activation", "dtypes"],
+)
+def test_errors_of_others_have_a_note(bad: dict[str, Any], note: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as told:
+        rnn_forward(PARAMS, X, **bad)
+    assert any(note in each for each in told.value.__notes__)

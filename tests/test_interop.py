@@ -107,6 +107,17 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "an entry 'weight_ih_l1_reverse'",
     ),
+    "one direction of the first layer": (
+        lambda: interop.from_torch(changed(TORCH, weight_ih_l0_reverse=None)),
+        ValueError,
+        "an entry 'weight_ih_l0_reverse'",
+    ),
+    "a masked array": (
+        lambda: interop.from_torch(changed(TORCH, bias_hh_l1=np.ma.masked_array(np.ones(4)))),
+        TypeError,
+        r"state_dict\['bias_hh_l1'\] must be an array .* but is a MaskedArray",
+    ),
+    "no layer": (lambda: interop.to_onnx(cast(Any, None)), TypeError, "layer must be an RNNParams"),
     "an LSTM": (
         lambda: interop.from_torch({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}),
         ValueError,

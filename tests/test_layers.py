@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "directions of unlike sizes": (
         lambda: rnn_bidirectional((NETWORK[0][0], NETWORK[1][1]._replace(wx=np.ones((3, 5)))), X),
         ValueError,
-        r"both directions must have equally many nodes, but have \(4, 5\)",
+        r"params of both directions must have equally many nodes, but have \(4, 5\)",
     ),
     "no such option": (
         lambda: STACKED(lenghts=[1]),

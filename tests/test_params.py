@@ -111,6 +111,18 @@ BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception]
     "float size": ((KEY, 2.0, 3), {}, TypeError, "n_features must be an integer, but is 2.0"),
     "negative size": ((KEY, -1, 3), {}, ValueError, "n_features must be at least 0, but is -1"),
     "no nodes": ((KEY, 2, 0), {}, ValueError, "n_nodes must be at least 1, but is 0"),
+    "more nodes than there is memory": (
+        (KEY, 2, 2**31),
+        {},
+        ValueError,
+        "n_features and n_nodes .* less than 281474976710656 entries, but are 2 and 2147483648",
+    ),
+    "initialiser that divides by no rows": (
+        (KEY, 0, 3),
+        {"wx_init": glorot_uniform()},
+        ValueError,
+        r"wx_init cannot draw an array of shape \(0, 3\): division by zero",
+    ),
     "number as initialiser": (
         (KEY, 2, 3),
         {"wx_init": 0.01},
@@ -162,3 +174,9 @@ def test_bad_calls(
 ) -> None:
     with pytest.raises(error, match=message):
         init_params(*arguments, **options)
+
+
+def test_errors_of_initialisers_have_a_note() -> None:
+    with pytest.raises(TypeError, match="takes 1 positional") as told:
+        init_params(KEY, 2, 3, b_init=lambda key: key)  # type: ignore[arg-type, misc]
+    assert told.value.__notes__ == ["in b_init, which is called with a key, shape (3,) and a dtype"]

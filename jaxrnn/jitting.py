@@ -1,0 +1,98 @@
+"""The public functions under `jax.jit`, and what is checked outside of it.
+
+A call that is compiled already pays for no other check.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypedDict, TypeVar, cast
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxrnn.recurrence import Activation
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+class Options(TypedDict, total=False):
+    """The options of `rnn_forward`, where they are passed on."""
+
+    activation: Activation
+    lengths: ArrayLike | None
+    resets: ArrayLike | None
+    reset_to: ArrayLike | None
+    reverse: bool
+    checkpoint_every: int | None
+    unroll: int
+
+
+def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
+    """`jax.jit`, with checks outside of what it hides or refuses without naming the argument.
+
+    Type checkers still see the function's own signature.
+    """
+
+    def decorate(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        known = {each.name for each in signature.parameters.values()}
+        if "options" in known:
+            known = known - {"options"} | Options.__annotations__.keys()
+        compiled = jax.jit(function, static_argnames=static)
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            for name in options:
+                if name not in known:
+                    unexpected = f"got an unexpected keyword argument {name!r}"
+                    raise TypeError(f"{function.__name__}() {unexpected}")
+            lengths = options.get("lengths")
+            if lengths is not None:
+                _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
+            try:
+                return compiled(*args, **options)
+            except OverflowError as error:  # of a Python integer, whose argument it names
+                raise ValueError(str(error)) from error
+            except ValueError:
+                _check_jittable(signature.bind(*args, **options).arguments, static)
+                raise
+
+        return cast(FunctionT, call)
+
+    return decorate
+
+
+def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:
+    """That `jax.jit` takes them, which says of what it does not take what it is, not where."""
+    arguments = arguments | arguments.pop("options", {})
+    for name in static:
+        value = arguments.get(name)
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(f"{name} must be hashable, as it is static, but is {value!r}") from None
+    for name, argument in arguments.items():
+        for path, leaf in jax.tree.leaves_with_path(argument):
+            if isinstance(leaf, np.ma.MaskedArray):
+                place = name + jax.tree_util.keystr(path)
+                raise TypeError(f"{place} must be an array of real numbers, but is a MaskedArray")
+
+
+def _check_lengths(lengths: ArrayLike, x: Any) -> None:
+    """That each is in range, where they are numbers on this host."""
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    if isinstance(lengths, jax.Array) and not lengths.is_fully_addressable:
+        return
+    try:
+        values, (*_, n_steps, _) = np.asarray(lengths), np.shape(x)
+    except (TypeError, ValueError):
+        return  # what is wrong with them is said when they are traced
+    if not isinstance(n_steps, int):
+        return  # it is symbolic: they saturate, as if they were traced
+    if values.size and np.issubdtype(values.dtype, np.integer):
+        for value in (values.min(), values.max()):
+            if not 0 <= value <= n_steps:
+                raise ValueError(f"lengths must be from 0 to n_steps = {n_steps}, but hold {value}")
