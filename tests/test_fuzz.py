@@ -1,0 +1,139 @@
+"""Whole calls, drawn with their transformations, against the oracle."""
+
+from itertools import count
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import checked
+from tests.checked import Checked
+from tests.checked_calls import Call, as_checked, calls
+from tests.comparing import assert_close
+
+COUNT = count(1)
+
+
+class Kind(NamedTuple):
+    """Types of the arrays, what they promise, and how many derivatives can be checked."""
+
+    dtypes: tuple[Any, ...]
+    tolerance: float
+    activations: tuple[str, ...] = ("tanh", "silu")
+    n_derivatives: int = 0
+
+
+# relu is tried in float64 alone, as tests/comparing.py says; at its kink no difference tells a
+# second derivative.
+KINDS = (
+    Kind((np.float32,), 1e-5, n_derivatives=1),
+    Kind((np.float64,), 1e-12, n_derivatives=2),
+    Kind((np.float64,), 1e-12, ("relu",), n_derivatives=1),
+    Kind((np.float64,), 1e-12, n_derivatives=2),
+    Kind((jnp.bfloat16,), 0.03),
+    Kind((np.float16,), 0.004),
+    Kind((np.float32, jnp.bfloat16, np.float16), 0.03),
+)
+
+
+class Fuzzed(NamedTuple):
+    """A call in its transformations, and how it is run at last."""
+
+    function: Checked
+    tolerance: float
+    last: str
+
+
+@st.composite
+def fuzzed(draw: st.DrawFn) -> Fuzzed:
+    """Calls in up to three transformations."""
+    kind = draw(st.sampled_from(KINDS))
+    call = draw(calls(kind.activations))
+    function = as_checked(call)
+    args = {
+        name: array.astype(draw(st.sampled_from(kind.dtypes)))
+        if checked.is_floating(array)
+        else array
+        for name, array in function.args.items()
+    }
+    function = function._replace(args=args)
+    n_derivatives = 0
+    for _ in range(draw(st.sampled_from([0, 1, 2, 3, 2, 3]))):
+        ways = ["same", "mapped", "mapped"]
+        ways += ["derivative"] * (3 if n_derivatives < kind.n_derivatives else 0)
+        way = draw(st.sampled_from(ways))
+        if way == "same":
+            function = checked.same(function, draw(st.sampled_from(list(checked.SAME))))
+        elif way == "mapped":
+            function = draw(maps(function, call))
+        else:
+            n_derivatives += 1
+            function = draw(derivatives(function))
+    # Differences hold less than the oracle's own gradients.
+    tolerance = 1e-8 if n_derivatives > 1 else kind.tolerance
+    return Fuzzed(
+        function,
+        tolerance,
+        draw(st.sampled_from(["jit", "jit", "jit", "op by op", "op by op", "without jit"])),
+    )
+
+
+@st.composite
+def maps(draw: st.DrawFn, function: Checked, call: Call) -> Checked:
+    """The function mapped over up to three variations of some of its arguments."""
+    name = draw(st.sampled_from(list(checked.MAPS)))
+    allowed = [key for key in function.args if not (call.poisoned and key == "lengths")]
+    axis = checked.MAPS[name]
+    over = draw(st.lists(st.sampled_from(allowed), min_size=1, unique=True))
+    size = draw(st.integers(1, 3))
+    stacks = {
+        key: np.stack([_varied(function.args[key], i, call.n_steps) for i in range(size)], axis)
+        for key in over
+    }
+    return checked.mapped(function, name, over, stacks)
+
+
+def _varied(array: Any, i: int, n_steps: int) -> Any:
+    """Another array that is valid where this one is, and exact where it is."""
+    if array.dtype == np.bool_:
+        return [array, ~array, np.flip(array)][i]
+    if checked.is_floating(array):
+        return (array * np.asarray([1.0, -1.0, 0.5][i], array.dtype)).astype(array.dtype)
+    return [array, n_steps - array, array // 2][i].astype(array.dtype)
+
+
+@st.composite
+def derivatives(draw: st.DrawFn, function: Checked) -> Checked:
+    """Its gradient or its derivative along a tangent, by some of its arguments."""
+    by = draw(st.lists(st.sampled_from(function.by), min_size=1, unique=True))
+    dtype = function.args[by[0]].dtype
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def like(array: Any) -> Any:
+        return (random.integers(-16, 17, np.shape(array)) / 16).astype(dtype)
+
+    weights = [like(leaf) for leaf in jax.tree.leaves(function.expected(function.args))]
+    names = list(checked.ALONG) + (list(checked.GRADIENTS) if function.pull is not None else [])
+    name = draw(st.sampled_from(names))
+    if name in checked.GRADIENTS:
+        return checked.gradient(function, name, by, weights)
+    return checked.along(function, name, by, weights, [like(function.args[key]) for key in by])
+
+
+@given(fuzzed())
+def test_calls_in_transformations_are_the_oracles(case: Fuzzed) -> None:
+    if not next(COUNT) % 100:
+        jax.clear_caches()  # each example compiles programs of its own
+    function, args = case.function, case.function.args
+    x64 = any(array.dtype == np.float64 for array in args.values())
+    with (
+        jax.enable_x64(x64),
+        jax.numpy_dtype_promotion("standard"),
+        jax.disable_jit(case.last == "without jit"),
+    ):
+        run = jax.jit(function.run) if case.last == "jit" else function.run
+        actual = run(args)
+    assert_close(actual, function.expected(args), case.tolerance)
