@@ -43,11 +43,12 @@ from jaxrnn.sequences import (
 Activation = Callable[[jax.Array], jax.Array]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
-# f' as a function of h = f(a). It is also taken at h0, which need not be a value of f, and times
-# zero there must be zero: hence the bound, without which a large h0 would overflow.
-DERIVATIVES: dict[Activation, Callable[[jax.Array], jax.Array]] = {
-    jnp.tanh: lambda h: jnp.maximum((1 - h) * (1 + h), 0),
-    jax.nn.relu: lambda h: (h > 0).astype(h.dtype),
+# f'(a) * da as a function of h = f(a) and da. It is also taken at h0, which need not be a value of
+# f, and where da is zero it must be zero: hence the bound, without which a large h0 would overflow.
+# That of relu selects, as jax.nn.relu's own does, so that an inactive node passes on no NaN.
+TANGENTS: dict[Activation, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    jnp.tanh: lambda h, da: jnp.maximum((1 - h) * (1 + h), 0) * da,
+    jax.nn.relu: lambda h, da: jnp.where(h > 0, da, jnp.zeros_like(da)),
 }
 
 # So many steps are written out, as neither a loop nor a rule repays what it costs.
@@ -120,7 +121,7 @@ def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
         out = Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
     elif isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
         out = _run_inputs_first(loop._replace(unroll=n_steps), params, given)
-    elif loop.activation in DERIVATIVES:
+    elif loop.activation in TANGENTS:
         out = _run_with_rule(loop, params, given)
     else:
         out = _run_plainly(loop, params, given)
@@ -231,7 +232,7 @@ def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Traj
 @partial(_run_with_rule.defjvp, symbolic_zeros=True)
 def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
     params, given = primals
-    derivative = DERIVATIVES[loop.activation]
+    activated_tangent = TANGENTS[loop.activation]
     # What is not differentiated has no tangent, and costs nothing; something is.
     dparams, dgiven = jax.tree.map(
         lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
@@ -255,7 +256,7 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
     @partial(jax.checkpoint, prevent_cse=False)
     def advance(da_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
         da_in_t, h_tm1, t, reset = inputs_t
-        dh_tm1 = derivative(h_tm1) * da_tm1
+        dh_tm1 = activated_tangent(h_tm1, da_tm1)
         start = select(reset, jnp.zeros_like(dh_tm1), dh_tm1)
         da_t = times_wh(start) + da_in_t
         if given.lengths is None:
@@ -267,7 +268,7 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
     da_last, (dbefore, da) = jax.lax.scan(
         advance, jnp.zeros_like(out.last), inputs, reverse=loop.reverse, unroll=loop.unroll
     )
-    dlast = derivative(out.last) * da_last
+    dlast = activated_tangent(out.last, da_last)
     if dgiven.h0 is not None:
         dbefore = select(waiting, dgiven.h0, dbefore)
         if given.lengths is not None:

@@ -86,7 +86,7 @@ def test_a_specification_does_not_broadcast_weights(params: RNNParams[Any]) -> N
 def test_relu_is_flat_at_zero_and_below() -> None:
     a = np.array([-1.0, 0.0, 2.0])
     assert_equal(oracle.RELU.function(a), np.array([0.0, 0.0, 2.0]))
-    assert_equal(oracle.RELU.derivative(a), np.array([0.0, 0.0, 1.0]))
+    assert_equal(oracle.RELU.derivative(a), np.array([False, False, True]))
 
 
 def test_tanh_and_its_derivative() -> None:

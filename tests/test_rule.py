@@ -115,6 +115,17 @@ def test_second_derivatives_of_relu() -> None:
     agree(HIGHER["reverse over reverse"], "last", "relu", *ARRAYS)
 
 
+def test_an_inactive_node_of_relu_passes_on_no_nan() -> None:
+    """As in JAX, also where no compiler makes a choice of a product."""
+    wx, wh, *rest = ARRAYS
+    wh = np.where(np.eye(3, k=2) > 0, np.nan, wh)
+    ours, theirs = losses("h", "relu")
+    with jax.enable_x64(True), jax.disable_jit():
+        got, expected = (jax.grad(loss, argnums=EVERY)(wx, wh, *rest) for loss in (ours, theirs))
+    assert not np.all(np.isnan(expected[0]))
+    assert_close(got, expected, 1e-12)
+
+
 def test_hessian_vector_products() -> None:
     tangents = tuple(uniform(*array.shape) for array in ARRAYS)
 

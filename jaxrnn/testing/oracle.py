@@ -31,15 +31,18 @@ FloatArray = NDArray[np.float64]
 
 
 class Differentiable(NamedTuple):
-    """An activation of the oracle: an elementwise function, and its derivative."""
+    """An activation of the oracle: an elementwise function, and its derivative.
+
+    A derivative that is bool selects: where it is false nothing passes, while 0 times NaN is NaN.
+    """
 
     function: Callable[[FloatArray], FloatArray]
-    derivative: Callable[[FloatArray], FloatArray]
+    derivative: Callable[[FloatArray], NDArray[Any]]
 
 
 TANH = Differentiable(np.tanh, lambda a: 1.0 - np.tanh(a) ** 2)
-# At 0 the derivative is 0, as in jax.nn.relu.
-RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: np.where(a > 0.0, 1.0, 0.0))
+# At 0 the derivative is 0, and it selects, as in jax.nn.relu.
+RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: a > 0.0)
 
 
 class Gradients(NamedTuple):
@@ -184,7 +187,7 @@ def rnn_gradients(
             if t >= lengths[i]:  # h_t is h_{t-1}
                 gh_later = gh_t
                 continue
-            ga_t = g_a[i][t] + derivative(run.a[i][t]) * gh_t
+            ga_t = g_a[i][t] + _times(derivative(run.a[i][t]), gh_t)
             dwx += np.outer(x[i][t], ga_t)
             dwh += np.outer(run.start[i][t], ga_t)
             db += ga_t
@@ -202,6 +205,11 @@ def rnn_gradients(
         dh0 = _summed_to(np.shape(h0), dh0)
     by_reset_to = None if reset_to is None else _summed_to(np.shape(reset_to), dreset_to)
     return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0, by_reset_to)
+
+
+def _times(derivative: ArrayLike, gh: FloatArray) -> FloatArray:
+    factor = np.asarray(derivative)
+    return np.where(factor, gh, 0.0) if factor.dtype == bool else np.asarray(factor * gh)
 
 
 def rnn_stacked(
