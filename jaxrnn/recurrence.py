@@ -38,6 +38,7 @@ from jaxrnn.sequences import (
     steps,
     waiting_steps,
     without_padding,
+    without_resets_in_padding,
 )
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -112,25 +113,34 @@ def step(
 
 def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     """Every step."""
-    n_steps = given.x.shape[-2]
     # On CPUs the loop is 1.7 times as fast on a vector as on a matrix of one row.
     single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
     given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
-    if isinstance(n_steps, int) and n_steps == 0:
-        nothing = given.h0[None][:0]
-        out = Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
-    elif isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
-        out = _run_inputs_first(loop._replace(unroll=n_steps), params, given)
-    elif loop.activation in TANGENTS:
-        out = _run_with_rule(loop, params, given)
-    else:
-        out = _run_plainly(loop, params, given)
+    # Sequences of no steps run from zero and get their state back after: what it holds would reach
+    # gradients, as 0 * NaN.
+    absent = None if given.lengths is None else given.lengths <= 0
+    start = select(absent, jnp.zeros_like(given.h0), given.h0)
+    out = _run_all(loop, params, without_resets_in_padding(given._replace(h0=start)))
+    out = out._replace(
+        last=select(absent, given.h0, out.last),
+        before=select(absent, given.h0, out.before),
+    )
     after_time = tuple(axis + 1 for axis in single)
     return Trajectory(
         jax.lax.expand_dims(out.last, single),
         jax.lax.expand_dims(out.a, after_time),
         jax.lax.expand_dims(out.before, after_time),
     )
+
+
+def _run_all(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    n_steps = given.x.shape[-2]
+    if isinstance(n_steps, int) and n_steps == 0:
+        nothing = given.h0[None][:0]
+        return Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
+    if isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
+        return _run_inputs_first(loop._replace(unroll=n_steps), params, given)
+    return (_run_with_rule if loop.activation in TANGENTS else _run_plainly)(loop, params, given)
 
 
 def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
@@ -271,8 +281,6 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
     dlast = activated_tangent(out.last, da_last)
     if dgiven.h0 is not None:
         dbefore = select(waiting, dgiven.h0, dbefore)
-        if given.lengths is not None:
-            dlast = select(given.lengths > 0, dlast, dgiven.h0)
     return out, Trajectory(dlast, da, dbefore)
 
 

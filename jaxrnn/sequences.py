@@ -37,6 +37,14 @@ def without_padding(given: Sequences) -> Sequences:
     return given._replace(x=select(real, given.x, jnp.zeros_like(given.x)))
 
 
+def without_resets_in_padding(given: Sequences) -> Sequences:
+    """What they put back to would reach gradients too, though no state."""
+    if given.lengths is None or given.resets is None:
+        return given
+    real = jnp.moveaxis(_steps(given) < given.lengths[None], 0, -1)
+    return given._replace(resets=given.resets & real)
+
+
 def reset_steps(given: Sequences) -> jax.Array | None:
     """`resets` with time first."""
     return None if given.resets is None else jnp.moveaxis(given.resets, -1, 0)
@@ -45,11 +53,9 @@ def reset_steps(given: Sequences) -> jax.Array | None:
 def waiting_steps(given: Sequences, *, reverse: bool) -> jax.Array:
     """Before which steps none was run but padding, `(n_steps, *batch)`."""
     t = _steps(given)
-    if given.lengths is None:
-        return t == (given.x.shape[-2] - 1 if reverse else 0)
-    if reverse:
-        return t >= given.lengths[None] - 1
-    return (t == 0) | (given.lengths[None] <= 0)
+    if not reverse:
+        return t == 0
+    return t >= (given.x.shape[-2] if given.lengths is None else given.lengths[None]) - 1
 
 
 def _steps(given: Sequences) -> jax.Array:

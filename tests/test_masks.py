@@ -58,7 +58,7 @@ ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
 }
 
 
-@partial(jax.jit, static_argnames=("activation", "reverse"))
+@partial(jax.jit, static_argnames=("activation", "reverse", "checkpoint_every"))
 def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
     """Values, and the gradients by params, x and h0 of a loss that weighs all of them."""
 
@@ -170,6 +170,41 @@ def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int
     for poison in (np.nan, np.inf, -np.inf, np.finfo(np.float32).max):
         params, x, h0 = arguments
         assert_equal(derivatives(params, np.where(padding, np.float32(poison), x), h0), expected)
+
+
+@pytest.mark.parametrize(
+    ("activation", "sizes", "options"),
+    [
+        ("tanh", SIZES, {}),
+        ("tanh", SIZES, {"checkpoint_every": 2}),
+        ("tanh", FEW, {}),
+        ("sine", SIZES, {"reverse": True}),
+    ],
+)
+def test_a_sequence_of_no_steps_holds_nan(
+    activation: str, sizes: Sizes, options: dict[str, Any]
+) -> None:
+    """In its state, and in what a reset in the padding would put back to: no gradient gets it."""
+    in_jax, in_oracle = ACTIVATIONS[activation]
+    n_steps = sizes.n_steps
+    case = Case(PARAMS, X[..., :n_steps, :], np.where(LENGTHS[..., None] > 0, H0, np.nan))
+    masks: Any = {
+        "lengths": np.minimum(LENGTHS, n_steps),
+        "resets": (RESETS | PADDING)[..., :n_steps],
+        "reverse": options.get("reverse", False),
+    }
+    g_last, g_a, g_h = (uniform(2, 3, *shape) for shape in ((4,), (n_steps, 4), (n_steps, 4)))
+    expected_values = (
+        oracle.rnn_forward(*case, activation=in_oracle, **masks),
+        *oracle.rnn_states(*case, activation=in_oracle, **masks),
+    )
+    expected = oracle.rnn_gradients(
+        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **masks
+    )
+    with jax.enable_x64(True):
+        values, gradients = all_of(case, (g_last, g_a, g_h), activation=in_jax, **(masks | options))
+    assert_close(values, expected_values, 1e-12)
+    assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
