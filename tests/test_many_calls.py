@@ -91,7 +91,10 @@ def call_with_new_activations(n: int) -> list[weakref.ref[Any]]:
     _, params, x, _ = call(0)
     references = []
     for _ in range(n):
-        activation = lambda a: jnp.sin(a)  # noqa: E731
+
+        def activation(a: jax.Array) -> jax.Array:
+            return jnp.sin(a)
+
         rnn_forward(params, x[:, :1], activation=activation)
         references.append(weakref.ref(activation))
     return references
