@@ -24,8 +24,7 @@ SIZES = (
 )
 
 
-def silu(a: Any) -> Any:
-    """For the oracle."""
+def _silu(a: Any) -> Any:
     return a / (1 + np.exp(-a))
 
 
@@ -36,7 +35,7 @@ def _silu_derivative(a: Any) -> Any:
 
 ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
     "tanh": (jnp.tanh, oracle.TANH),
-    "silu": (jax.nn.silu, oracle.Differentiable(silu, _silu_derivative)),
+    "silu": (jax.nn.silu, oracle.Differentiable(_silu, _silu_derivative)),
     "relu": (jax.nn.relu, oracle.RELU),
 }
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import checked
@@ -15,6 +15,9 @@ from tests.checked_calls import Call, as_checked, calls
 from tests.comparing import assert_close
 
 COUNT = count(1)
+
+# Each compiles programs of its own: a sample, but all of the profile `long`.
+N_EXAMPLES = settings().max_examples if settings().max_examples > 1000 else 40
 
 
 class Kind(NamedTuple):
@@ -123,6 +126,7 @@ def derivatives(draw: st.DrawFn, function: Checked) -> Checked:
     return checked.along(function, name, by, weights, [like(function.args[key]) for key in by])
 
 
+@settings(max_examples=N_EXAMPLES)
 @given(fuzzed())
 def test_calls_in_transformations_are_the_oracles(case: Fuzzed) -> None:
     if not next(COUNT) % 100:
