@@ -126,8 +126,10 @@ def checked_size(name: str, size: int, least: int) -> int:
 
 
 def _check_floating(dtype: DTypeLike) -> None:
+    # None would be NumPy's float64, and what JAX deprecates is an array for its own dtype.
+    is_type = dtype is not None and not isinstance(dtype, jax.Array)
     try:
-        floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+        floating = is_type and jnp.issubdtype(dtype, jnp.floating)
     except TypeError:
         floating = False
     if not floating:

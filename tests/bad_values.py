@@ -80,7 +80,20 @@ INITIALISERS: tuple[Any, ...] = (
     lambda key, shape, dtype: jnp.zeros(shape, jnp.complex64),
     lambda key, shape, dtype: list(shape),
 )
-DTYPES: tuple[Any, ...] = (None, int, "text", 3, complex, object, [], np.int32, bool, str, KEY)
+DTYPES: tuple[Any, ...] = (
+    None,
+    int,
+    "text",
+    3,
+    complex,
+    object,
+    [],
+    np.int32,
+    bool,
+    str,
+    KEY,
+    jnp.ones(3),
+)
 NO_NETWORKS: tuple[Any, ...] = (
     *(None, 1.0, "text", {}, {"wx": 1.0}, object(), np.ones((2, 2), np.float32)),
     *((None,), [[1.0]], (np.ones((2, 3)), np.ones((3, 3)), np.ones(3))),

@@ -162,6 +162,7 @@ BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception]
     ),
     "complex type": ((KEY, 2, 3), {"dtype": "complex64"}, TypeError, "dtype .* but is 'complex64'"),
     "no type": ((KEY, 2, 3), {"dtype": None}, TypeError, "dtype must .* but is None"),
+    "an array": ((KEY, 2, 3), {"dtype": jnp.ones(3)}, TypeError, "dtype must .* but is Array"),
     "unknown type": ((KEY, 2, 3), {"dtype": "wide"}, TypeError, "dtype must .* but is 'wide'"),
 }
 
