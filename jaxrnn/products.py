@@ -49,7 +49,7 @@ def is_small(array: Any, weights: Any) -> bool:
 
 
 def small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, but where it is small as a sum, which costs no call of a library.
+    """`array @ weights`, but where it is small on a CPU a sum, which costs no call of a library.
 
     The compiler fuses the sum with the rest of the step (measured in bench/README.md). Under
     `jax.vmap` the numbers are not few any more.
@@ -166,12 +166,13 @@ _summed_matmul_p = _primitive(
     "jaxrnn_summed_matmul",
     _shape_of_product,
     jnp.matmul,
-    _lowered(_sum_of_products),
+    _lowered(jnp.matmul),
     (
         lambda g, array, weights: small_matmul(g, weights.T),
         lambda g, array, weights: _sum_of_outer(array, g),
     ),
 )
+mlir.register_lowering(_summed_matmul_p, _lowered(_sum_of_products), platform="cpu")
 _flat_matmul_p = _primitive(
     "jaxrnn_flat_matmul",
     _shape_of_product,
