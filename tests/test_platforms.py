@@ -87,9 +87,12 @@ def test_on_cpus_a_step_is_sums_or_one_product(kind: str) -> None:
     small = kind.startswith("small")
     n_products = 0 if small else 1
     assert products_in_loops(rnn_forward, args, "cpu") == [n_products]
-    assert products_in_loops(jax.value_and_grad(loss), args, "cpu") == [n_products, 1]
+    assert products_in_loops(jax.value_and_grad(loss), args, "cpu") == [n_products, n_products]
     sets = jax.tree.map(lambda array: np.stack([array] * 3), args)
-    assert products_in_loops(jax.vmap(rnn_forward), sets, "cpu") == [2 if small else 1]
+    n_products = 2 if small else 1
+    assert products_in_loops(jax.vmap(rnn_forward), sets, "cpu") == [n_products]
+    of_sets = products_in_loops(jax.vmap(jax.value_and_grad(loss)), sets, "cpu")
+    assert of_sets[:2] == [n_products, 1]  # then the weights' gradients, set by set
 
 
 def test_few_steps_are_written_out() -> None:
