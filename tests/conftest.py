@@ -13,9 +13,15 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
 settings.register_profile("dev", max_examples=30, deadline=None)
-settings.register_profile(
-    "ci", max_examples=100, deadline=None, derandomize=True, database=None, print_blob=True
-)
+for name, n_examples in (("ci", 100), ("brief", 20)):
+    settings.register_profile(
+        name,
+        max_examples=n_examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        print_blob=True,
+    )
 settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
