@@ -138,17 +138,26 @@ def _run_all(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory
     if isinstance(n_steps, int) and n_steps == 0:
         nothing = given.h0[None][:0]
         return Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
-    if isinstance(n_steps, int) and n_steps <= FEW_STEPS:  # not so where it is symbolic
+    if _are_few(n_steps):
         return _run_inputs_first(loop._replace(unroll=n_steps), params, given)
     return (_run_with_rule if loop.activation in TANGENTS else _run_plainly)(loop, params, given)
 
 
+def _are_few(n_steps: Any) -> bool:
+    return isinstance(n_steps, int) and n_steps <= FEW_STEPS  # not so where it is symbolic
+
+
 def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
     """`a_t` and `h_t`: the states after the steps are those before, shifted by one."""
-    # Rolled, as its derivative takes the memory of one array less than that of a concatenation.
-    before = jnp.moveaxis(trajectory.before, 0, -2)
-    shift, end = (1, slice(0, 1)) if loop.reverse else (-1, slice(-1, None))
-    h = jnp.roll(before, shift, axis=-2).at[..., end, :].set(trajectory.last[..., None, :])
+    before, last = jnp.moveaxis(trajectory.before, 0, -2), trajectory.last[..., None, :]
+    if _are_few(before.shape[-2]):
+        pair, start = ((last, before), 0) if loop.reverse else ((before, last), 1)
+        both = jnp.concatenate(pair, axis=-2)
+        h = jax.lax.slice_in_dim(both, start, start + before.shape[-2], axis=-2)
+    else:
+        # Rolled, as its derivative takes the memory of one array less than that of a concatenation.
+        shift, end = (1, slice(0, 1)) if loop.reverse else (-1, slice(-1, None))
+        h = jnp.roll(before, shift, axis=-2).at[..., end, :].set(last)
     return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), h)
 
 

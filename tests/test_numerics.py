@@ -186,7 +186,7 @@ def test_a_sequence_is_itself_in_any_company(n_nodes: int) -> None:
 
 @pytest.mark.parametrize("n_nodes", [22, 128])
 def test_other_sequences_change_no_bit(n_nodes: int) -> None:
-    """Neither what they hold nor, in all but the gradient by x, in which order they come."""
+    """What they hold; in which order they come changes no more than company does."""
     (*weights, x, h0), g = arguments((33, 6, 3, n_nodes), np.float32)
     whole = of_sequences(all_of((*weights, x, h0), g))
     own = np.arange(33) % 3 == 0
