@@ -33,7 +33,7 @@ def without_padding(given: Sequences) -> Sequences:
     """Zeros in its place: in a product it would reach gradients, as 0 * NaN."""
     if given.lengths is None:
         return given
-    real = jnp.moveaxis(_steps(given) < given.lengths[None], 0, -1)
+    real = _real(given, given.lengths)
     return given._replace(x=select(real, given.x, jnp.zeros_like(given.x)))
 
 
@@ -41,8 +41,12 @@ def without_resets_in_padding(given: Sequences) -> Sequences:
     """What they put back to would reach gradients too, though no state."""
     if given.lengths is None or given.resets is None:
         return given
-    real = jnp.moveaxis(_steps(given) < given.lengths[None], 0, -1)
-    return given._replace(resets=given.resets & real)
+    return given._replace(resets=given.resets & _real(given, given.lengths))
+
+
+def _real(given: Sequences, lengths: jax.Array) -> jax.Array:
+    """Which steps are not padding, `(*batch, n_steps)`."""
+    return jnp.moveaxis(_steps(given) < lengths[None], 0, -1)
 
 
 def reset_steps(given: Sequences) -> jax.Array | None:

@@ -5,7 +5,6 @@ the others.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from bench.scale import free_address
 from tests import on_hosts
 from tests.comparing import assert_close
 
@@ -47,12 +47,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in processes:
         process.kill()
         process.wait()
-
-
-def free_address() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, folder: Path) -> None:
