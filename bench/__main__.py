@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from bench.cells import GRID, GROWTH, Cell
+from bench.cells import GRID, GROWTH, Cell, n_operations
 from bench.compare import (
     Row,
     compare,
@@ -25,13 +25,16 @@ from bench.compare import (
 from bench.peers import FORWARD, GRADIENT, PEERS, made, missing
 
 RESULTS = Path(__file__).parent / "results"
+QUICK_OPERATIONS = 5e9  # in a gradient; cells of each kind have fewer
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparisons, print their tables, and keep those of a whole run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="check agreement, hardly time")
+    parser.add_argument(
+        "--quick", action="store_true", help="check agreement, in smaller cells, hardly time"
+    )
     parser.add_argument("--peer", action="append", choices=PEERS, help="this one (may be repeated)")
     parser.add_argument(
         "--cell",
@@ -48,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("median time, times as long as jaxrnn [quartiles], XLA's temporary bytes")
     print("In cells of an option, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
+    if options.quick and options.cell is None:
+        cells = [cell for cell in cells if n_operations(cell, GRADIENT) < QUICK_OPERATIONS]
     rows: list[Row] = []
     for cell in cells:
         rows += compare(cell, names, quick=options.quick)

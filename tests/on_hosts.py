@@ -14,12 +14,15 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrnn import RNNParams, rnn_forward
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked
 from tests.communicating import communication
 from tests.test_readme import BLOCKS
 
 # JAX's own timeouts, which are minutes unless told; `test_hosts.py` waits longer.
 HEARTBEAT_SECONDS = SHUTDOWN_SECONDS = 5
+
+
+LENGTHS = np.arange(12, dtype=np.int32) % 7
 
 
 def arguments() -> tuple[Any, Any, Any]:
@@ -49,6 +52,13 @@ def update(params: Any, x: Any) -> Any:
 update_sets = jax.jit(jax.vmap(update, in_axes=(0, None)))
 
 
+@jax.grad
+def gradient_of_layers(params: Any, x: Any, lengths: Any) -> jax.Array:
+    """Not under `jax.jit`: the lengths are numbers, though no process has all of them."""
+    layers = params, params._replace(wx=params.wh)
+    return jnp.mean(rnn_stacked(layers, x, lengths=lengths).h ** 2)
+
+
 def shardings() -> tuple[Any, Any]:
     """Over all devices of all processes: the whole on each, and a part on each."""
     mesh = jax.make_mesh((jax.device_count(),), ("devices",), (AxisType.Auto,))
@@ -67,14 +77,15 @@ def own_parts(tree: Any, sharding: Any) -> Any:
 
 
 def step(folder: Path) -> None:
-    """One step with a shared batch, and one with shared parameter sets."""
+    """One step with a shared batch, one with shared parameter sets, and a batch of all lengths."""
     params, stack, x = arguments()
     everywhere, shared = shardings()
     of_batch = jax.device_put(params, everywhere), own_parts(x, shared)
     of_sets = own_parts(stack, shared), jax.device_put(x, everywhere)
     assert communication(update, *of_batch).keys() == {"all-reduce"}
     assert communication(update_sets, *of_sets) == {}
-    keep(folder, (update(*of_batch), update_sets(*of_sets)), everywhere)
+    of_lengths = gradient_of_layers(*of_batch, own_parts(LENGTHS, shared))
+    keep(folder, (update(*of_batch), update_sets(*of_sets), of_lengths), everywhere)
 
 
 def readme(folder: Path) -> None:

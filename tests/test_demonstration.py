@@ -81,6 +81,13 @@ def test_wrong_arguments_exit_with_2(
     assert f"'{arguments[-1]}'" in message or arguments[-1] in message
 
 
+def test_arguments_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    heeded: list[tuple[int, int]] = []
+    monkeypatch.setattr(demonstration, "forecast_sunspots", lambda *given: heeded.append(given))
+    assert demonstration.main(["--seed", "3", "--members", "2"]) == 0
+    assert heeded == [(3, 2)]
+
+
 def test_a_wrong_worked_example_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,10 +83,11 @@ def assert_kept(folder: Path, processes: Processes, expected: Any) -> None:
 def test_a_step_is_that_of_one_process(
     start: Start, tmp_path: Path, n_processes: int, n_devices: int
 ) -> None:
-    """With a batch, and with parameter sets, shared among all devices of all processes."""
+    """With a batch, also one of all lengths, and with parameter sets, shared among all devices."""
     processes = start("step", n_processes, n_devices)
     params, stack, x = on_hosts.arguments()
-    expected = on_hosts.update(params, x), on_hosts.update_sets(stack, x)
+    of_lengths = on_hosts.gradient_of_layers(params, x, on_hosts.LENGTHS)
+    expected = on_hosts.update(params, x), on_hosts.update_sets(stack, x), of_lengths
     assert_kept(tmp_path, processes, expected)
 
 
