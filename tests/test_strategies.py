@@ -93,6 +93,19 @@ def test_cases_shrink_to_the_smallest() -> None:
     assert case.h0 is None
 
 
+@pytest.mark.parametrize(
+    ("wanted", "smallest"),
+    [
+        (lambda array: True, [0, 0, 0]),
+        (lambda array: array[1] > 0.5, [0, 9, 0]),
+        (lambda array: array[2] < 0, [0, 0, -1]),
+    ],
+)
+def test_arrays_shrink_to_zeros(wanted: Any, smallest: list[int]) -> None:
+    array = find(strategies.arrays((3,)), wanted, settings=settings(database=None))
+    np.testing.assert_array_equal(16 * array, smallest)
+
+
 def test_without_hypothesis_the_error_names_the_extra() -> None:
     """And the rest of the package, the oracle with it, does not ask for it."""
     script = """
