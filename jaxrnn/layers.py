@@ -98,7 +98,8 @@ def rnn_bidirectional(
       x: the sequence, `(*batch, n_steps, n_features)`.
       h0: a pair of states before the first step that is run, each as in `rnn_forward`. None, for
         one or both, is zero.
-      **options: as in `rnn_forward`. `reverse` turns both directions.
+      **options: as in `rnn_forward`. `reverse` turns both directions, and `reset_to` is one state
+        for both.
 
     Returns:
       `LayerStates(h, last)`: `h` is `(*batch, n_steps, 2 n_nodes)`, forward states first and all of
@@ -141,7 +142,8 @@ def rnn_stacked(
         to zero, from 0 to below 1; the others are divided by 1 - dropout. Without a key there is
         none. It is a Python number, and each value a compilation of its own.
       key: a JAX PRNG key for dropout, a new one for each call.
-      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction.
+      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction, `reset_to` is
+        one state for all of them.
         `checkpoint_every` saves within a layer: the states between layers are kept.
 
     Returns:
@@ -174,8 +176,12 @@ def rnn_stacked(
 
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
+    reset_to = options.get("reset_to")
+    if _holds_states(reset_to):
+        came = _described(reset_to)
+        raise TypeError(f"reset_to must be one state for all layers and directions, but is {came}")
     if isinstance(layer, RNNParams):
-        if _is_sequence(h0) and any(each is None or getattr(each, "ndim", 0) > 0 for each in h0):
+        if _holds_states(h0):
             raise TypeError(f"h0 of one direction must be one state, but is {_described(h0)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)
@@ -248,6 +254,13 @@ def _is_pair(layer: Any) -> bool:
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list) and not isinstance(value, RNNParams)
+
+
+def _holds_states(value: Any) -> bool:
+    """Whether it is several states, and no list of numbers that is one."""
+    return _is_sequence(value) and any(
+        each is None or getattr(each, "ndim", 0) > 0 or _holds_states(each) for each in value
+    )
 
 
 def _described(value: Any) -> str:

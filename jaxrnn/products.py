@@ -60,8 +60,10 @@ def small_matmul(array: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
-    weights = jnp.broadcast_to(weights, (*array.shape, weights.shape[-1]))
-    return jnp.sum(array[..., None] * weights, axis=-2)
+    # Narrow types are widened, as they are in a library's product: float16 would overflow.
+    wide = array.dtype if array.dtype.itemsize >= 4 else jnp.float32
+    weights = jnp.broadcast_to(weights, (*array.shape, weights.shape[-1])).astype(wide)
+    return jnp.sum(array[..., None].astype(wide) * weights, axis=-2).astype(array.dtype)
 
 
 def _sum_of_outer(array: jax.Array, g: jax.Array) -> jax.Array:
@@ -100,7 +102,8 @@ def _one_by_one(array: jax.Array, g: jax.Array, *, in_axes: InAxes) -> jax.Array
     # One product of all wants their axis first and steps and sequences as one, for which XLA copies
     # what it multiplies, 1.3 times the memory; of single sequences it does not.
     pairs = list(zip((array, g), in_axes, strict=True))
-    if all(each.ndim - (axis is not None) == 2 for each, axis in pairs):
+    n = next(each.shape[axis] for each, axis in pairs if axis is not None)
+    if n == 0 or all(each.ndim - (axis is not None) == 2 for each, axis in pairs):
         return _outers(array, g, in_axes=in_axes)
 
     def of(i: jax.Array) -> jax.Array:
@@ -110,13 +113,11 @@ def _one_by_one(array: jax.Array, g: jax.Array, *, in_axes: InAxes) -> jax.Array
         )
         return _outer(*operands)
 
-    n = next(each.shape[axis] for each, axis in pairs if axis is not None)
     return cast(jax.Array, jax.lax.map(of, jnp.arange(n)))
 
 
 def _shape_of_outers(array: Any, g: Any, *, in_axes: InAxes) -> Any:
-    out = jax.eval_shape(partial(_outers, in_axes=in_axes), array, g)
-    return type(array)(out.shape, out.dtype)
+    return jax.make_jaxpr(partial(_outers, in_axes=in_axes))(array, g).out_avals[0]
 
 
 def _transposed_outers(operand: int) -> Any:

@@ -52,6 +52,10 @@ TANGENTS: dict[Activation, Callable[[jax.Array, jax.Array], jax.Array]] = {
     jax.nn.relu: lambda h, da: jnp.where(h > 0, da, jnp.zeros_like(da)),
 }
 
+# Activations are differentiated here in the padding, whose gradients are zero: an infinite slope,
+# as those of roots and logarithms at zero and of what overflows, would make them NaN.
+STEEP_NOWHERE = 0.5
+
 # So many steps are written out, as neither a loop nor a rule repays what it costs.
 FEW_STEPS = 4
 
@@ -83,9 +87,9 @@ class Loop(NamedTuple):
     """
 
     activation: Activation
-    reverse: bool = False
-    unroll: int = 1
-    checkpoint_every: int | None = None
+    reverse: bool
+    unroll: int
+    checkpoint_every: int | None
     keeps_states: bool = False
 
 
@@ -216,11 +220,13 @@ def _scan(
     def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
         input_t, t, reset = inputs_t
         a_t = preactivate(input_t, select(reset, given.restart, h_tm1))
-        h_t = _activated(loop.activation, a_t)
-        if given.lengths is not None:
-            real = t < given.lengths if full is None else t < full
-            a_t, h_t = select(real, a_t, jnp.zeros_like(a_t)), select(real, h_t, h_tm1)
-        return h_t, (a_t, h_tm1)
+        if given.lengths is None:
+            return _activated(loop.activation, a_t), (a_t, h_tm1)
+        real = t < given.lengths if full is None else t < full
+        if loop.activation not in TANGENTS:
+            a_t = select(real, a_t, jnp.full_like(a_t, STEEP_NOWHERE))
+        h_t = select(real, _activated(loop.activation, a_t), h_tm1)
+        return h_t, (select(real, a_t, jnp.zeros_like(a_t)), h_tm1)
 
     last, (a, before) = jax.lax.scan(
         advance,

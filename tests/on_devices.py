@@ -85,6 +85,17 @@ def test_shared_parameter_sets_need_nothing(loss: Any, options: Any) -> None:
     assert_close(gradient(*args), gradient(STACK, X, options), 1e-6)
 
 
+def test_parameter_sets_on_an_explicit_axis_keep_it() -> None:
+    """In the types of their gradients, so that what is done with these needs nothing either."""
+    on = jax.make_mesh((4,), ("sets",), (AxisType.Explicit,))
+    with jax.set_mesh(on):
+        stack = shared(STACK, on, SETS)
+        gradient = jax.jit(jax.vmap(jax.grad(last), in_axes=(0, None, None)))(stack, X, {})
+    specs = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec[0], gradient)
+    assert specs == type(specs)("sets", "sets", "sets")
+    assert_close(gradient, jax.vmap(jax.grad(last), in_axes=(0, None, None))(STACK, X, {}), 1e-6)
+
+
 @over_losses
 @over_options
 def test_both_shared(loss: Any, options: Any) -> None:

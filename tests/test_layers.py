@@ -225,6 +225,7 @@ def note(error: BaseException) -> str:
 
 
 STACKED: Any = partial(rnn_stacked, NETWORK, X)
+BIDIRECTIONAL: Any = partial(rnn_bidirectional, NETWORK[0], X)
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "layers is params": (
         lambda: rnn_stacked(NETWORK[0][0], X),
@@ -252,6 +253,16 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: rnn_stacked(FORWARD_ONLY, X, ((np.zeros(4), np.ones(4)), None)),
         TypeError,
         "h0 of one direction must be one state, but is a tuple of",
+    ),
+    "reset_to of each layer": (
+        lambda: STACKED(resets=MASKS["resets"], reset_to=(np.zeros(4), np.ones(5))),
+        TypeError,
+        "reset_to must be one state for all layers and directions, but is a tuple of",
+    ),
+    "reset_to of each direction": (
+        lambda: BIDIRECTIONAL(resets=MASKS["resets"], reset_to=[(np.zeros(4), np.zeros(4)), None]),
+        TypeError,
+        "reset_to must be one state for all layers and directions, but is a list of",
     ),
     "directions of unlike sizes": (
         lambda: rnn_bidirectional((NETWORK[0][0], NETWORK[1][1]._replace(wx=np.ones((3, 5)))), X),

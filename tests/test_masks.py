@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.experimental import checkify
 
 from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle, strategies
@@ -74,6 +75,7 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
     [
         *((options, "tanh", SIZES) for options in COMBINATIONS),
         *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("sine", SIZES), ("tanh", FEW))),
+        (COMBINATIONS[0], "tanh", SIZES._replace(batch=(3,))),
     ],
 )
 @given(data=st.data())
@@ -105,6 +107,38 @@ def test_values_and_gradients_are_the_oracles(
         )
     assert_close(values, expected_values, 1e-12)
     assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
+
+
+def root(a: jax.Array) -> jax.Array:
+    """Infinitely steep where the padding's inputs would put it, if they were zeros."""
+    return jnp.sqrt(jnp.abs(a))
+
+
+@pytest.mark.parametrize("n_steps", [3, 6])
+@pytest.mark.parametrize(("activation", "size"), [(root, 1.0), (jnp.exp, 5.0)])
+def test_no_slope_in_the_padding_reaches_a_gradient(
+    activation: Any, size: float, n_steps: int
+) -> None:
+    """Neither an infinite one nor that of what overflows: the gradient is the sequence's own."""
+    params = RNNParams(np.full((1, 1), size, np.float32), np.ones((1, 1), np.float32), None)
+    x = np.zeros((n_steps, 1), np.float32)
+    x[0] = 1.0
+
+    def last(params: Any, x: Any, **options: Any) -> jax.Array:
+        return jnp.sum(rnn_forward(params, x, np.full(1, 0.5, np.float32), **options))
+
+    for way in (jax.grad, jax.jacfwd):
+        actual = way(partial(last, activation=activation, lengths=1))(params, x)
+        assert_close(actual, way(partial(last, activation=activation))(params, x[:1]), 1e-6)
+
+
+def test_no_check_finds_what_the_padding_holds() -> None:
+    def last(x: Any) -> Any:
+        return rnn_forward(jax.tree.map(np.float32, PARAMS), x, lengths=LENGTHS)
+
+    x = np.where(PADDING[..., None], np.nan, X).astype(np.float32)
+    error, _ = jax.jit(checkify.checkify(last, errors=checkify.float_checks))(x)
+    error.throw()
 
 
 def curvature(h: Any) -> Any:

@@ -1,8 +1,11 @@
 """What `import jaxrnn` gives, and what it does not pull in."""
 
+import inspect
 import subprocess
 import sys
 from importlib import metadata
+
+import pytest
 
 import jaxrnn
 
@@ -11,6 +14,15 @@ def test_public_names() -> None:
     assert sorted(jaxrnn.__all__) == jaxrnn.__all__
     for name in jaxrnn.__all__:
         assert getattr(jaxrnn, name).__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", [name for name in jaxrnn.__all__ if name[0].islower()])
+def test_options_are_keywords_and_arguments_may_be(name: str) -> None:
+    kinds = inspect.Parameter
+    for each in inspect.signature(getattr(jaxrnn, name)).parameters.values():
+        optional = each.default is not kinds.empty and each.name != "h0"
+        kind = kinds.KEYWORD_ONLY if optional else kinds.POSITIONAL_OR_KEYWORD
+        assert each.kind in (kind, kinds.VAR_KEYWORD), each
 
 
 def test_version_is_the_installed_one() -> None:

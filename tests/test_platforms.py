@@ -36,7 +36,7 @@ over_arguments = pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMEN
 def test_the_loops_agree(run: Callable[..., Any], biased: bool, args: Any) -> None:
     params, x, h0 = args
     params = params if biased else params._replace(b=None)
-    loop = recurrence.Loop(jnp.tanh)
+    loop = recurrence.Loop(jnp.tanh, reverse=False, unroll=1, checkpoint_every=None)
     with jax.enable_x64(True):
         given = Sequences(x, h0, lengths=None, resets=None, restart=None)
         arrays = jax.tree.map(jnp.asarray, (params, given))

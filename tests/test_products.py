@@ -65,3 +65,17 @@ def test_under_vmap(product: Any, axes: Any) -> None:
         for way in (first, second):
             ours, theirs = (jax.jit(way(each))(*mapped) for each in (product, jnp.matmul))
             assert_close(ours, theirs, 1e-12)
+
+
+@over_products
+def test_float16_overflows_in_the_result_alone(product: Any) -> None:
+    array, weights = np.full((2, 2), 300, np.float16), np.array([[300], [-300]], np.float16)
+    assert_close(jax.jit(product)(array, weights), np.zeros((2, 1), np.float16), 0.0)
+
+
+def test_under_vmap_of_no_sets() -> None:
+    def gradient(weights: Any) -> Any:
+        return jax.grad(partial(curvature, flat_matmul), argnums=1)(np.ones((4, 5, 3)), weights)
+
+    with jax.enable_x64(True):
+        assert jax.jit(jax.vmap(gradient))(np.ones((0, 3, 2))).shape == (0, 3, 2)
