@@ -52,10 +52,6 @@ TANGENTS: dict[Activation, Callable[[jax.Array, jax.Array], jax.Array]] = {
     jax.nn.relu: lambda h, da: jnp.where(h > 0, da, jnp.zeros_like(da)),
 }
 
-# Activations are differentiated here in the padding, whose gradients are zero: an infinite slope,
-# as those of roots and logarithms at zero and of what overflows, would make them NaN.
-STEEP_NOWHERE = 0.5
-
 # So many steps are written out, as neither a loop nor a rule repays what it costs.
 FEW_STEPS = 4
 
@@ -223,10 +219,9 @@ def _scan(
         if given.lengths is None:
             return _activated(loop.activation, a_t), (a_t, h_tm1)
         real = t < given.lengths if full is None else t < full
-        if loop.activation not in TANGENTS:
-            a_t = select(real, a_t, jnp.full_like(a_t, STEEP_NOWHERE))
-        h_t = select(real, _activated(loop.activation, a_t), h_tm1)
-        return h_t, (select(real, a_t, jnp.zeros_like(a_t)), h_tm1)
+        # Before the activation too, whose slope in the padding may be infinite, and 0 * inf is NaN.
+        a_t = select(real, a_t, jnp.zeros_like(a_t))
+        return select(real, _activated(loop.activation, a_t), h_tm1), (a_t, h_tm1)
 
     last, (a, before) = jax.lax.scan(
         advance,

@@ -110,7 +110,7 @@ def test_values_and_gradients_are_the_oracles(
 
 
 def root(a: jax.Array) -> jax.Array:
-    """Infinitely steep where the padding's inputs would put it, if they were zeros."""
+    """Infinitely steep at zero, which is where the padding's inputs put it."""
     return jnp.sqrt(jnp.abs(a))
 
 
