@@ -143,8 +143,8 @@ def rnn_stacked(
         none. It is a Python number, and each value a compilation of its own.
       key: a JAX PRNG key for dropout, a new one for each call.
       **options: as in `rnn_forward`, for all layers. `reverse` turns every direction, `reset_to` is
-        one state for all of them.
-        `checkpoint_every` saves within a layer: the states between layers are kept.
+        one state for all of them. `checkpoint_every` saves within a layer: the states between
+        layers are kept.
 
     Returns:
       `LayerStates(h, last)`: the states of the uppermost layer, and the last states of all. Each
@@ -176,13 +176,13 @@ def rnn_stacked(
 
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
-    reset_to = options.get("reset_to")
-    if _holds_states(reset_to):
-        came = _described(reset_to)
-        raise TypeError(f"reset_to must be one state for all layers and directions, but is {came}")
     if isinstance(layer, RNNParams):
-        if _holds_states(h0):
-            raise TypeError(f"h0 of one direction must be one state, but is {_described(h0)}")
+        for wanted, state in (
+            ("h0 of one direction must be one state", h0),
+            ("reset_to must be one state for all layers and directions", options.get("reset_to")),
+        ):
+            if _holds_states(state):
+                raise TypeError(f"{wanted}, but is {_described(state)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)
         return LayerStates(recurrence.states(loop, trajectory).h, trajectory.last)
