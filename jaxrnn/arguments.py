@@ -45,9 +45,9 @@ def prepared(
     check_features("x", x, params)
     lengths, resets = _lengths(lengths, x), _resets(resets, x)
     zeros = _zeros(params, x, lengths, resets)
-    h0 = _in_full("h0", h0, zeros)
-    check_activation(activation, h0.shape, h0.dtype)
     restart = None if resets is None else _in_full("reset_to", reset_to, zeros)
+    h0 = _in_full("h0", h0, zeros if restart is None else _nothing(restart[..., None, :]))
+    check_activation(activation, h0.shape, h0.dtype)
     given = Sequences(x, h0, lengths, resets, restart)
     return Loop(activation, reverse, unroll, checkpoint_every), params, given
 
@@ -97,17 +97,25 @@ def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
 def _zeros(
     params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
 ) -> jax.Array:
-    """Zeros `(*batch, n_nodes)`, made as sums over no steps.
+    """Zeros `(*batch, n_nodes)`, made of all that the states are made of.
 
-    Inside `jax.shard_map` they so vary over the devices that the states will vary over, as the
-    carry of a scan must from the start.
+    On a mesh they so have the type of the states, as the carry of a scan must have from the start:
+    shared among devices alike, and inside `jax.shard_map` varying over them.
     """
-    zeros = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
+    zeros = _nothing(x[..., :0, :] @ params.wx @ params.wh)
+    if params.b is not None:
+        zeros = zeros + _nothing(
+            jnp.broadcast_to(params.b, (*zeros.shape[:-1], 1, *params.b.shape))
+        )
     for mask in (None if lengths is None else lengths[..., None], resets):
         if mask is not None:
-            nothing = jnp.sum(mask[..., :0], axis=-1, keepdims=True)
-            zeros = zeros + jnp.broadcast_to(nothing.astype(zeros.dtype), zeros.shape)
-    return jax.lax.stop_gradient(zeros)
+            zeros = zeros + _nothing(mask[..., None].astype(zeros.dtype))
+    return zeros
+
+
+def _nothing(array: jax.Array) -> jax.Array:
+    """The sum of an array over none of its last axis but one."""
+    return jax.lax.stop_gradient(jnp.sum(array[..., :0, :], axis=-2))
 
 
 def promoted(

@@ -40,7 +40,7 @@ def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
             given.restart,
         )
         out = recurrence.run(loop, params, piece)
-        return out.last, (out.a, out.before)
+        return out.last, (out.a, out.h)
 
     advance = partial(jax.checkpoint, prevent_cse=False)(partial(segment, every))
     n_left = n_steps % every
@@ -52,9 +52,9 @@ def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     else:
         h, of_segments = jax.lax.scan(advance, given.h0, firsts)
         h, of_left = segment(n_left, h, jnp.int32(n_whole))
-    a, before = jax.tree.map(
+    a, h_all = jax.tree.map(
         lambda whole, left: jnp.concatenate([whole.reshape(n_whole, *whole.shape[2:]), left]),
         of_segments,
         of_left,
     )
-    return Trajectory(h, a, before)
+    return Trajectory(h, a, h_all)

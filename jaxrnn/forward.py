@@ -151,4 +151,4 @@ def rnn_states(
     loop, params, given = prepared(
         params, x, h0, activation, lengths, resets, reset_to, reverse, checkpoint_every, unroll
     )
-    return recurrence.states(loop, checkpointing.run(loop, params, given))
+    return recurrence.states(checkpointing.run(loop, params, given))

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 from jaxrnn.recurrence import Activation
@@ -40,7 +41,7 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
         known = {each.name for each in signature.parameters.values()}
         if "options" in known:
             known = known - {"options"} | Options.__annotations__.keys()
-        compiled = jax.jit(function, static_argnames=static)
+        compiled = jax.jit(_on_own_mesh(function), static_argnames=static)
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
@@ -62,6 +63,26 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
         return cast(FunctionT, call)
 
     return decorate
+
+
+def _on_own_mesh(function: FunctionT) -> FunctionT:
+    """Traced on the mesh of explicit axes that the arguments are on, where none is set.
+
+    There alone do constants of the loops, and what JAX makes of these in derivatives and under
+    `jax.vmap`, have shardings that fit.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        leaves = [leaf for leaf in jax.tree.leaves((args, options)) if isinstance(leaf, jax.Array)]
+        meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+        explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
+        if not explicit or not jax.sharding.get_abstract_mesh().empty:
+            return function(*args, **options)
+        with jax.sharding.use_abstract_mesh(explicit[0]):
+            return function(*args, **options)
+
+    return cast(FunctionT, call)
 
 
 def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:

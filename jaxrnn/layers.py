@@ -185,7 +185,7 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
                 raise TypeError(f"{wanted}, but is {_described(state)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)
-        return LayerStates(recurrence.states(loop, trajectory).h, trajectory.last)
+        return LayerStates(recurrence.states(trajectory).h, trajectory.last)
     if h0 is not None and not (_is_sequence(h0) and len(h0) == 2):
         raise TypeError(f"h0 of two directions must be a pair of states, but is {_described(h0)}")
     h0_forward, h0_backward = (None, None) if h0 is None else h0
@@ -213,7 +213,7 @@ def _noting(place: str) -> Iterator[None]:
 
 
 def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
-    stays = jax.random.bernoulli(key, 1 - rate, h.shape)
+    stays = jax.random.bernoulli(key, 1 - rate, h.shape, out_sharding=jax.typeof(h).sharding)
     return jnp.where(stays, h / jnp.asarray(1 - rate, h.dtype), jnp.zeros_like(h))
 
 

@@ -1,26 +1,25 @@
-"""The recurrence of a vanilla (Elman) RNN, and its derivative.
+"""The recurrence of a vanilla (Elman) RNN, the loops that run it, and its derivative.
 
     a_t = x_t wx + h_{t-1} wh + b
     h_t = f(a_t)                                   t = 1 .. n_steps, f the activation
 
-Where f' can be had from f, as for tanh and relu, and the steps are more than a few, the derivative
-has a rule of its own. It is a Jacobian-vector product, so that JAX makes every mode and order of
+A step that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps
+the state: h_t = h_{t-1}, and a_t = 0. In reverse, "before" and "after" change places.
+
+For activations whose slope can be had from their value, as for tanh and relu, the derivative has a
+rule of its own. It is a Jacobian-vector product, so that JAX makes every mode and order of
 differentiation from it:
 
-    da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + (f'(h_{t-1}) * da_{t-1}) wh
-    dh_t = f'(h_t) * da_t                          with dh_0 for f'(h_0) * da_0
+    da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + dh_{t-1} wh
+    dh_t = f'(a_t) da_t
 
-All but the last term of da_t is computed for all steps at once; the loop has one product left. The
-transpose of that, which is what `jax.grad` runs, is backpropagation through time with a single
-product for the gradient of each weight matrix, where differentiating the loop step by step adds to
-those gradients in every iteration. Between the passes only the states are kept.
-
-A step that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps
-the state, h_t = h_{t-1}, and with it da_t = da_{t-1}, as f' of the same state is the same.
+Its transpose, which is what `jax.grad` runs, is backpropagation through time. Between the two
+passes only the states are kept, as f'(a_t) is computed from h_t again.
 
 Here the arguments are already checked, and all have one dtype.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, NamedTuple, cast
@@ -30,29 +29,36 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.params import ArrayT, RNNParams
-from jaxrnn.products import flat_matmul, is_small, small_matmul
 from jaxrnn.sequences import (
     Sequences,
-    reset_steps,
+    index,
+    masked,
+    padding,
     select,
-    steps,
-    waiting_steps,
+    step_numbers,
     without_padding,
-    without_resets_in_padding,
 )
 
 Activation = Callable[[jax.Array], jax.Array]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
-# f'(a) * da as a function of h = f(a) and da. It is also taken at h0, which need not be a value of
-# f, and where da is zero it must be zero: hence the bound, without which a large h0 would overflow.
-# That of relu selects, as jax.nn.relu's own does, so that an inactive node passes on no NaN.
+# f'(a) * da as a function of h = f(a) and da. That of tanh loses no digits near h = 1. That of relu
+# selects, as jax.nn.relu's own does, so that an inactive node passes on no NaN.
 TANGENTS: dict[Activation, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    jnp.tanh: lambda h, da: jnp.maximum((1 - h) * (1 + h), 0) * da,
+    jnp.tanh: lambda h, da: (1 - h) * (1 + h) * da,
     jax.nn.relu: lambda h, da: jnp.where(h > 0, da, jnp.zeros_like(da)),
 }
 
-# So many steps are written out, as neither a loop nor a rule repays what it costs.
+# A step of up to this many multiplications is written as sums on CPUs: XLA then compiles the whole
+# loop as one function, where each call of a library costs more than it computes. On jax 0.12 that
+# is 1.1 to 2.2 times as fast forward and 1.7 to 5 times in a gradient; from 5000 on it is slower.
+FEW_MULTIPLICATIONS = 4096
+
+# In a batch of this many nodes or more, products with x_t and h_{t-1} are made as one.
+WIDE = 64
+
+# Up to this many steps are written out and differentiated one by one: a loop and a rule would cost
+# more than they save. On jax 0.12 a gradient so takes 0.8 to 1.0 times as long as one by the rule.
 FEW_STEPS = 4
 
 
@@ -72,21 +78,19 @@ jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.
 
 
 class Loop(NamedTuple):
-    """How the loop over the steps is run: options of `rnn_forward`, and what to make it fast for.
+    """How the loop over the steps is run: options of `rnn_forward`.
 
     Attributes:
       activation: as there.
       reverse: likewise.
       unroll: likewise.
       checkpoint_every: likewise.
-      keeps_states: whether the states are kept, for a derivative.
     """
 
     activation: Activation
     reverse: bool
     unroll: int
     checkpoint_every: int | None
-    keeps_states: bool = False
 
 
 class Trajectory(NamedTuple):
@@ -94,237 +98,398 @@ class Trajectory(NamedTuple):
 
     Attributes:
       last: the state after the last step that is run, `(*batch, n_nodes)`.
-      a: the pre-activations `a_t`, zero in the padding, `(n_steps, *batch, n_nodes)`.
-      before: the states before the steps and before their resets, `h_{t-1}`, the same shape.
+      a: the pre-activations `a_t`, `(n_steps, *batch, n_nodes)`.
+      h: the states after the steps, `h_t`, the same shape.
     """
 
     last: jax.Array
     a: jax.Array
-    before: jax.Array
+    h: jax.Array
 
 
 def step(
     params: RNNParams[Any], h_tm1: jax.Array, x_t: jax.Array, activation: Activation
 ) -> RNNStates[jax.Array]:
     """One step: `a_t` and `h_t`, both `(*batch, n_nodes)`."""
-    a_t = _project(params, x_t) + h_tm1 @ params.wh
+    a_t = _preactivate(params, x_t, h_tm1)
     return RNNStates(a_t, _activated(activation, a_t))
 
 
 def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     """Every step."""
-    # On CPUs the loop is 1.7 times as fast on a vector as on a matrix of one row.
-    single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
-    given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
-    # Sequences of no steps run from zero and get their state back after: what it holds would reach
-    # gradients, as 0 * NaN.
-    absent = None if given.lengths is None else given.lengths <= 0
-    start = select(absent, jnp.zeros_like(given.h0), given.h0)
-    out = _run_all(loop, params, without_resets_in_padding(given._replace(h0=start)))
-    out = out._replace(
-        last=select(absent, given.h0, out.last),
-        before=select(absent, given.h0, out.before),
-    )
-    after_time = tuple(axis + 1 for axis in single)
-    return Trajectory(
-        jax.lax.expand_dims(out.last, single),
-        jax.lax.expand_dims(out.a, after_time),
-        jax.lax.expand_dims(out.before, after_time),
-    )
-
-
-def _run_all(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
     n_steps = given.x.shape[-2]
     if isinstance(n_steps, int) and n_steps == 0:
         nothing = given.h0[None][:0]
         return Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
-    if _are_few(n_steps):
-        return _run_inputs_first(loop._replace(unroll=n_steps), params, given)
-    return (_run_with_rule if loop.activation in TANGENTS else _run_plainly)(loop, params, given)
+    if isinstance(n_steps, int) and n_steps <= FEW_STEPS:
+        return _run_plainly(loop._replace(unroll=n_steps), params, given)
+    if loop.activation not in TANGENTS:
+        return _run_plainly(loop, params, given)
+    # XLA on CPUs is faster on a vector than on a matrix of one row: the gradient 1.05 times on jax
+    # 0.12, 1.7 times on 0.10.
+    single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
+    given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
+    last, a, h = _run_with_rule(loop, params, given)
+    after_time = tuple(axis + 1 for axis in single)
+    return Trajectory(
+        jax.lax.expand_dims(last, single),
+        jax.lax.expand_dims(a, after_time),
+        jax.lax.expand_dims(h, after_time),
+    )
 
 
-def _are_few(n_steps: Any) -> bool:
-    return isinstance(n_steps, int) and n_steps <= FEW_STEPS  # not so where it is symbolic
+def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
+    """`a_t` and `h_t` with the batch first, `(*batch, n_steps, n_nodes)`."""
+    return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), jnp.moveaxis(trajectory.h, 0, -2))
 
 
-def states(loop: Loop, trajectory: Trajectory) -> RNNStates[jax.Array]:
-    """`a_t` and `h_t`: the states after the steps are those before, shifted by one."""
-    before, last = jnp.moveaxis(trajectory.before, 0, -2), trajectory.last[..., None, :]
-    if _are_few(before.shape[-2]):
-        pair, start = ((last, before), 0) if loop.reverse else ((before, last), 1)
-        both = jnp.concatenate(pair, axis=-2)
-        h = jax.lax.slice_in_dim(both, start, start + before.shape[-2], axis=-2)
-    else:
-        # Rolled, as its derivative takes the memory of one array less than that of a concatenation.
-        shift, end = (1, slice(0, 1)) if loop.reverse else (-1, slice(-1, None))
-        h = jnp.roll(before, shift, axis=-2).at[..., end, :].set(last)
-    return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), h)
+# The loops.
 
 
 def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    given = without_padding(given)
-
-    def preactivate(x_t: jax.Array, h_tm1: jax.Array) -> jax.Array:
-        return _project(params, x_t) + jnp.matmul(h_tm1, params.wh)
-
-    return _scan(loop, given, _time_first(given.x), preactivate)
+    inputs = without_padding(given)
+    return _scan(loop, given, inputs, partial(_preactivate, params))
 
 
-def _run_on_cpu(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    x_1 = jax.eval_shape(lambda x: x[..., 0, :], given.x)
-    in_one = None if is_small(x_1, params.wx) else _in_one(params)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
+    wx_wh = jnp.concatenate([params.wx, params.wh])
+    # On accelerators a product is a kernel to launch, so those of the inputs are one, before the
+    # loop. On CPUs this is not used, and so not computed.
+    a_in = _biased(without_padding(given) @ params.wx, params.b)
+    # As large as a state, as XLA takes longer to compile a loop that adds a row to each sequence: a
+    # twentieth of a gradient's time on jax 0.12.
+    b = None if params.b is None else jnp.broadcast_to(params.b, given.h0.shape)
+    b = jax.lax.optimization_barrier(b)
 
-    # Reads x where it is, as a copy of it with time first would have to be kept.
-    def preactivate(t: jax.Array, h_tm1: jax.Array) -> jax.Array:
-        x_t = jax.lax.dynamic_index_in_dim(given.x, t, axis=-2, keepdims=False)
-        if given.lengths is not None:
-            x_t = select(t < given.lengths, x_t, jnp.zeros_like(x_t))
-        if in_one is None:
-            return _project(params, x_t, small_matmul) + small_matmul(h_tm1, params.wh)
-        ones = [] if params.b is None else [jnp.ones_like(h_tm1[..., :1])]
-        return jnp.matmul(jnp.concatenate([x_t, h_tm1, *ones], axis=-1), in_one)
+    def two_products(
+        x_t: jax.Array, a_in_t: jax.Array, start: jax.Array, matmul: Matmul = jnp.matmul
+    ) -> jax.Array:
+        return _preactivate(params, x_t, start, matmul)
 
-    return _scan(loop, given, steps(given), preactivate)
+    def one_product(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
+        a_t: jax.Array = jnp.concatenate([x_t, start], axis=-1) @ wx_wh
+        return a_t if b is None else a_t + b
 
+    def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
+        return a_in_t + start @ params.wh
 
-def _in_one(params: RNNParams[Any]) -> jax.Array:
-    """`[wx; wh; b]`, whose product with `[x_t h_{t-1} 1]` is `a_t`: one call of a library."""
-    b = [] if params.b is None else [params.b[None]]
-    return jnp.concatenate([params.wx, params.wh, *b])
+    def on_cpu(*operands: jax.Array) -> jax.Array:
+        if _is_small(params, given):
+            sums = partial(two_products, matmul=_sum_of_products)
+            return cast(jax.Array, jax.lax.cond(_is_mapped(given), one_product, sums, *operands))
+        return (one_product if _is_wide(given) else two_products)(*operands)
 
+    def preactivate(inputs: tuple[jax.Array, jax.Array], start: jax.Array) -> jax.Array:
+        a_in_t, x_t = inputs
+        if not _is_single(given):
+            # Read where it is: a copy with time first would have to be kept for the gradient.
+            t = x_t
+            x_t = masked(padding(given, t), index(given.x, t, axis=-2))
+        out = jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
+        return cast(jax.Array, out)
 
-def _run_inputs_first(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    # For accelerators, where each product in the loop is a kernel to launch, and for few steps.
-    a_in = _project(params, _time_first(without_padding(given).x), flat_matmul)
-    return _scan(loop, given, a_in, lambda a_in_t, h_tm1: a_in_t + h_tm1 @ params.wh)
+    x = without_padding(given) if _is_single(given) else step_numbers(given)
+    return _scan(loop, given, (a_in, x), preactivate)
 
 
 def _scan(
-    loop: Loop,
-    given: Sequences,
-    inputs: jax.Array,
-    preactivate: Callable[[jax.Array, jax.Array], jax.Array],
+    loop: Loop, given: Sequences, inputs: Any, preactivate: Callable[[Any, jax.Array], jax.Array]
 ) -> Trajectory:
     """The loop over `inputs`, of each of which, and of the state, `preactivate` makes `a_t`."""
-    full = None
-    if given.lengths is not None and not loop.keeps_states:
-        # One for each node: forward, narrow networks take 1.1 in place of 1.28 times as long as
-        # without lengths, but where the states are kept 1.35 in place of 1.13.
-        full = jnp.broadcast_to(given.lengths[..., None], given.h0.shape)
-        full = jax.lax.optimization_barrier(full)
 
     def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        input_t, t, reset = inputs_t
-        a_t = preactivate(input_t, select(reset, given.restart, h_tm1))
-        if given.lengths is None:
-            return _activated(loop.activation, a_t), (a_t, h_tm1)
-        real = t < given.lengths if full is None else t < full
-        # Before the activation too, whose slope in the padding may be infinite, and 0 * inf is NaN.
-        a_t = select(real, a_t, jnp.zeros_like(a_t))
-        return select(real, _activated(loop.activation, a_t), h_tm1), (a_t, h_tm1)
+        input_t, t = inputs_t
+        is_padding = padding(given, t)
+        start = h_tm1
+        if given.resets is not None and given.restart is not None:
+            start = select(index(given.resets, t, axis=-1), given.restart, start)
+        # Masked before the activation too, whose slope in the padding may be infinite: 0 * inf is
+        # NaN.
+        a_t = masked(is_padding, preactivate(input_t, masked(is_padding, start)))
+        h_t = select(is_padding, h_tm1, _activated(loop.activation, a_t))
+        return h_t, (a_t, h_t)
 
-    last, (a, before) = jax.lax.scan(
+    last, (a, h) = jax.lax.scan(
         advance,
         given.h0,
-        (inputs, steps(given), reset_steps(given)),
+        (inputs, step_numbers(given)),
         reverse=loop.reverse,
         unroll=loop.unroll,
     )
-    return Trajectory(last, a, before)
+    return Trajectory(last, a, h)
+
+
+def _preactivate(
+    params: RNNParams[Any], x_t: jax.Array, h_tm1: jax.Array, matmul: Matmul = jnp.matmul
+) -> jax.Array:
+    return _biased(matmul(x_t, params.wx) + matmul(h_tm1, params.wh), params.b)
+
+
+def _biased(a: jax.Array, b: jax.Array | None) -> jax.Array:
+    return a if b is None else a + jnp.broadcast_to(b, a.shape)
 
 
 def _activated(activation: Activation, a: jax.Array) -> jax.Array:
     return activation(a).astype(a.dtype)  # which only drops a weak type
 
 
-def _project(params: RNNParams[Any], x: jax.Array, matmul: Matmul = jnp.matmul) -> jax.Array:
-    a_in = matmul(x, params.wx)
-    return a_in if params.b is None else a_in + _broadcast(params.b, a_in)
+def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
+    """`array @ weights`, without a call of a library."""
+    weights = jnp.broadcast_to(weights, (*array.shape, weights.shape[-1]))
+    return jnp.sum(array[..., None] * weights, axis=-2)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    on_cpu, elsewhere = partial(_run_on_cpu, loop), partial(_run_inputs_first, loop)
-    out = jax.lax.platform_dependent(params, given, cpu=on_cpu, default=elsewhere)
-    return cast(Trajectory, out)
+def _is_small(params: RNNParams[Any], given: Sequences) -> bool:
+    """Whether a batch of so few and narrow sequences that its products are best written as sums."""
+    n_multiplications = math.prod(given.h0.shape[:-1]) * (params.wx.size + params.wh.size)
+    return (
+        isinstance(n_multiplications, int)  # it may be symbolic
+        and n_multiplications <= FEW_MULTIPLICATIONS
+        and given.x.dtype.itemsize >= 4  # sums in narrower types could overflow
+        and not _is_single(given)
+    )
+
+
+def _is_wide(given: Sequences) -> bool:
+    """Whether one product of `[x_t h]` is better than one each of `x_t` and `h`.
+
+    On jax 0.12 it is 1.05 to 1.2 times as fast in a batch of 64 nodes or more. In one of fewer it
+    is as fast, but XLA takes 0.1 s to compile what joins so few numbers; of one sequence it is 0.8
+    times as fast, as XLA makes no call of a library for a product with a vector.
+    """
+    return not _is_single(given) and given.h0.shape[-1] >= WIDE
+
+
+def _is_single(given: Sequences) -> bool:
+    return given.h0.ndim == 1
+
+
+def _is_mapped(given: Sequences) -> jax.Array:
+    """Whether `jax.vmap` is applied to us: constant in the compiled program."""
+    return cast(jax.Array, _is_batched(jax.lax.stop_gradient(given.h0)))
+
+
+@jax.custom_batching.custom_vmap
+def _is_batched(array: jax.Array) -> jax.Array:
+    return jnp.zeros((), jnp.bool_)
+
+
+@_is_batched.def_vmap
+def _(axis_size: int, in_batched: Any, array: jax.Array) -> tuple[jax.Array, bool]:
+    return jnp.ones((), jnp.bool_), False
+
+
+# The derivative.
 
 
 @partial(_run_with_rule.defjvp, symbolic_zeros=True)
 def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
     params, given = primals
-    activated_tangent = TANGENTS[loop.activation]
     # What is not differentiated has no tangent, and costs nothing; something is.
     dparams, dgiven = jax.tree.map(
         lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
         tangents,
         is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
     )
-    out = _run_with_rule(loop._replace(keeps_states=True), params, given)
-    waiting = waiting_steps(given, reverse=loop.reverse)
-    da_in = _tangent_inputs(params, given, out.before, dparams, dgiven, waiting)
-
-    # Transposed here, once, so that the loop of the transpose has a plain product.
-    wh_transposed = jax.lax.optimization_barrier(params.wh.T)
-
-    def times_wh(dh: jax.Array) -> jax.Array:
-        if is_small(dh, params.wh):
-            return small_matmul(dh, params.wh)
-        return jnp.einsum("...i,ji->...j", dh, wh_transposed)
-
-    # Checkpointed, so that what is kept for the transpose is h_{t-1}, which `dwh` needs anyway, and
-    # not f'(h_{t-1}).
-    @partial(jax.checkpoint, prevent_cse=False)
-    def advance(da_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        da_in_t, h_tm1, t, reset = inputs_t
-        dh_tm1 = activated_tangent(h_tm1, da_tm1)
-        start = select(reset, jnp.zeros_like(dh_tm1), dh_tm1)
-        da_t = times_wh(start) + da_in_t
-        if given.lengths is None:
-            return da_t, (dh_tm1, da_t)
-        real = t < given.lengths
-        return select(real, da_t, da_tm1), (dh_tm1, select(real, da_t, jnp.zeros_like(da_t)))
-
-    inputs = da_in, out.before, steps(given), reset_steps(given)
-    da_last, (dbefore, da) = jax.lax.scan(
-        advance, jnp.zeros_like(out.last), inputs, reverse=loop.reverse, unroll=loop.unroll
-    )
-    dlast = activated_tangent(out.last, da_last)
-    if dgiven.h0 is not None:
-        dbefore = select(waiting, dgiven.h0, dbefore)
-    return out, Trajectory(dlast, da, dbefore)
+    out = _run_with_rule(loop, params, given)
+    params, given = jax.lax.optimization_barrier((params, given))
+    return out, _tangents(loop, params, given, out.h, dparams, dgiven)
 
 
-def _tangent_inputs(
+def _tangents(
+    loop: Loop,
     params: RNNParams[Any],
     given: Sequences,
-    before: jax.Array,
+    h: jax.Array,
     dparams: RNNParams[Any],
     dgiven: Any,
-    waiting: jax.Array,
-) -> jax.Array:
-    """What adds to `da_t` from outside the loop, for all steps at once."""
-    resets = reset_steps(given)
-    terms = []
-    if dgiven.x is not None:
-        dx = without_padding(given._replace(x=dgiven.x)).x
-        terms.append(flat_matmul(_time_first(dx), params.wx))
-    if dparams.wx is not None:
-        terms.append(flat_matmul(_time_first(without_padding(given).x), dparams.wx))
-    if dparams.wh is not None:
-        terms.append(flat_matmul(select(resets, given.restart, before), dparams.wh))
-    if dparams.b is not None:
-        terms.append(_broadcast(dparams.b, before))
-    if dgiven.h0 is not None:
-        from_h0 = waiting if resets is None else waiting & ~resets
-        terms.append(select(from_h0, dgiven.h0 @ params.wh, jnp.zeros_like(before)))
-    if dgiven.restart is not None:
-        terms.append(select(resets, dgiven.restart @ params.wh, jnp.zeros_like(before)))
-    return sum(terms[1:], start=terms[0])
+) -> Trajectory:
+    """The tangents of all steps, one segment of them after another.
+
+    In a segment of several steps, what adds to their da_t from outside the loop is one product, and
+    so are the gradients of the weights in the transpose, which computes each segment again: nothing
+    but `h` is kept.
+    """
+    size = _segment_size(given)
+    drestart = jnp.zeros_like(given.h0) if dgiven.restart is None else dgiven.restart
+    # Transposed here, once, so that the loop of the transpose has a plain product, which is 1.05 to
+    # 1.2 times as fast on jax 0.12.
+    wh_transposed = jax.lax.optimization_barrier(params.wh.T)
+
+    def from_outside(segment: _Segment, matmul: Matmul) -> jax.Array:
+        factors = [(segment.x, dparams.wx), (segment.start, dparams.wh)]
+        factors = [(array, weights) for array, weights in factors if weights is not None]
+        if _is_wide(given) and len(factors) == 2:
+            arrays, weights = zip(*factors, strict=True)
+            factors = [(jnp.concatenate(arrays, axis=-1), jnp.concatenate(weights))]
+        if segment.dx is not None:
+            factors.append((segment.dx, params.wx))
+        terms = [matmul(array, weights) for array, weights in factors]
+        return _biased(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
+
+    def advance(times_wh: Any, dh_tm1: jax.Array, da_in_t: jax.Array, at_t: _Segment) -> Any:
+        dstart = select(at_t.resets, drestart, dh_tm1)
+        da_t = masked(at_t.skipped, da_in_t + times_wh(dstart))
+        h_t = masked(at_t.skipped, index(h, at_t.t)) if at_t.h is None else at_t.h
+        dh_t = select(at_t.skipped, dh_tm1, TANGENTS[loop.activation](h_t, da_t))
+        return dh_t, (da_t, dh_t)
+
+    def at_once(dh: jax.Array, segment: _Segment) -> Any:
+        def times_wh(dstart: jax.Array) -> jax.Array:
+            return jnp.einsum("...i,ji->...j", dstart, wh_transposed)
+
+        da_in = from_outside(segment, _product_of_rows)
+        return scan(lambda dh, each: advance(times_wh, dh, *each), dh, (da_in, segment))
+
+    def step_by_step(dh: jax.Array, segment: _Segment, *, matmul: Matmul, matmul_h: Matmul) -> Any:
+        def times_wh(dstart: jax.Array) -> jax.Array:
+            return matmul_h(dstart, params.wh)
+
+        def advance_all(dh: jax.Array, at_t: _Segment) -> Any:
+            return advance(times_wh, dh, from_outside(at_t, matmul), at_t)
+
+        return scan(advance_all, dh, segment)
+
+    def run_segment(dh: jax.Array, inputs: Any) -> Any:
+        segment = _segment(loop, given, h, size, *inputs)
+        if not _is_small(params, given):
+            segment = segment._replace(h=None)  # read where it is
+            if _is_single(given):
+                return step_by_step(dh, segment, matmul=_matmul_of_vectors, matmul_h=jnp.matmul)
+            return at_once(dh, segment)
+
+        def on_cpu(*operands: Any) -> Any:
+            sums = partial(step_by_step, matmul=_sum_of_products, matmul_h=_sum_of_products)
+            return jax.lax.cond(_is_mapped(given), at_once, sums, *operands)
+
+        return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=at_once)
+
+    def scan(function: Any, dh: jax.Array, inputs: Any, unroll: int = loop.unroll) -> Any:
+        function = jax.checkpoint(function, prevent_cse=False)
+        return jax.lax.scan(function, dh, inputs, reverse=loop.reverse, unroll=unroll)
+
+    dh0 = jnp.zeros_like(given.h0) if dgiven.h0 is None else dgiven.h0
+    dx = None if dgiven.x is None else _segmented(_time_first(dgiven.x), size)
+    firsts = jnp.arange(0, given.x.shape[-2], size, dtype=jnp.int32)
+    dlast, out = scan(run_segment, dh0, (firsts, dx), unroll=1)
+    da, dh = (_joined(array, given.x.shape[-2]) for array in out)
+    return Trajectory(dlast, da, dh)
+
+
+class _Segment(NamedTuple):
+    """What the tangents of some steps are made of, `(size, *batch, ...)`, or of one step.
+
+    Attributes:
+      x: inputs, zero where `skipped`.
+      start: the states that the steps start from, likewise.
+      h: the states after the steps, likewise.
+      dx: the tangents of `x`, likewise; None where it is not differentiated.
+      skipped: the steps that are not run, as they are padding or were run already; None is none.
+      resets: the steps that are resets; None is none.
+    """
+
+    t: jax.Array
+    x: jax.Array
+    start: jax.Array
+    h: jax.Array | None
+    dx: jax.Array | None
+    skipped: jax.Array | None
+    resets: jax.Array | None
+
+
+def _segment(
+    loop: Loop, given: Sequences, h: jax.Array, size: int, first: jax.Array, dx: jax.Array | None
+) -> _Segment:
+    """`size` steps from `first`, or the last ones, where so many are not left."""
+    n_steps = given.x.shape[-2]
+    divides = size == 1 or n_steps % size == 0
+    begin = first if divides else jnp.minimum(first, n_steps - size)
+    cut = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=size)
+    t = begin + jnp.arange(size, dtype=jnp.int32)
+    skipped = padding(given, t)
+    if not divides:
+        again = t < first
+        if skipped is not None:
+            again = jnp.expand_dims(again, range(1, skipped.ndim))
+            again = skipped | jnp.broadcast_to(again, skipped.shape)
+        skipped = again
+    within = cut(h)
+    # An index out of range, which is not selected, is the nearest in range.
+    if loop.reverse:
+        edge = select(begin + size == n_steps, given.h0, index(h, begin + size))
+        others = cut(h, start_index=begin + 1, slice_size=size - 1)
+        start = jnp.concatenate([others, edge[None]])
+    else:
+        edge = select(begin == 0, given.h0, index(h, begin - 1))
+        start = jnp.concatenate([edge[None], cut(h, slice_size=size - 1)])
+    resets = None
+    if given.resets is not None:
+        resets = jnp.moveaxis(cut(given.resets, axis=-1), -1, 0)
+        start = select(resets, cast(jax.Array, given.restart), start)
+    return _Segment(
+        t,
+        masked(skipped, _time_first(cut(given.x, axis=-2))),
+        masked(skipped, start),
+        masked(skipped, within),
+        None if dx is None else masked(skipped, dx),
+        skipped,
+        resets,
+    )
+
+
+def _segment_size(given: Sequences) -> int:
+    """About the square root of the number of steps, which keeps least, and best a divisor of it."""
+    n_steps = given.x.shape[-2]
+    if _is_single(given) or not isinstance(n_steps, int):
+        return 1
+    root = math.isqrt(n_steps)
+    near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
+    divisors = [size for size in near if n_steps % size == 0]
+    return min(divisors, key=lambda size: abs(size - root), default=root)
+
+
+def _segmented(array: jax.Array, size: int) -> jax.Array:
+    """An array of all steps as one of segments, which overlap where `size` does not divide them."""
+    n_steps = array.shape[0]
+    if size > 1 and n_steps % size:
+        whole = n_steps - n_steps % size
+        array = jnp.concatenate([array[:whole], array[n_steps - size :]])
+    n_segments = -(-n_steps // size)
+    return array.reshape(n_segments, size, *array.shape[1:])
+
+
+def _joined(segments: jax.Array, n_steps: int) -> jax.Array:
+    """The reverse of `_segmented`."""
+    n_segments, size, *shape = segments.shape
+    array = segments.reshape(n_segments * size, *shape)
+    if size == 1 or n_steps % size == 0:
+        return array
+    whole = n_steps - n_steps % size
+    return jnp.concatenate([array[:whole], array[n_segments * size - n_steps % size :]])
+
+
+def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
+    """The product of arrays `(size, *batch, n)` and weights."""
+    # In one flat axis of rows, as otherwise XLA on CPUs copies what it multiplies in the transpose.
+    # Steps come first in it: to put the batch first costs a copy, 1.05 times the time of a gradient
+    # on jax 0.12, but a batch that is shared among devices would be gathered to put steps first.
+    spec = jax.typeof(arrays).sharding.spec
+    is_shared = jax.device_count() > 1 or any(axis is not None for axis in spec)
+    rows = jnp.moveaxis(arrays, 0, -2) if is_shared else arrays
+    if any(axis is not None for axis in jax.typeof(rows).sharding.spec[1:]):
+        out = rows @ weights
+    else:
+        out = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1]) @ weights
+        out = out.reshape(*rows.shape[:-1], weights.shape[-1])
+    return jnp.moveaxis(out, -2, 0) if is_shared else out
+
+
+def _matmul_of_vectors(vector: jax.Array, weights: jax.Array) -> jax.Array:
+    """On accelerators sums, whose transposes are no product to launch."""
+    out = jax.lax.platform_dependent(vector, weights, cpu=jnp.matmul, default=_sum_of_products)
+    return cast(jax.Array, out)
 
 
 def _time_first(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, -2, 0)
-
-
-def _broadcast(b: jax.Array, a: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(b, a.shape)  # in words, for jax_numpy_rank_promotion

@@ -1,6 +1,6 @@
-"""What a network runs over, and which of the steps are real, resets, or the first."""
+"""What a network runs over, and masks of its steps."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,53 +24,43 @@ class Sequences(NamedTuple):
     restart: jax.Array | None
 
 
-def steps(given: Sequences) -> jax.Array:
+def step_numbers(given: Sequences) -> jax.Array:
     """The number of each step, from 0."""
     return jnp.arange(given.x.shape[-2], dtype=jnp.int32)
 
 
-def without_padding(given: Sequences) -> Sequences:
-    """Zeros in its place: in a product it would reach gradients, as 0 * NaN."""
+def padding(given: Sequences, t: jax.Array) -> jax.Array | None:
+    """Whether step `t` is padding, `(*batch,)`; of several steps, `(len(t), *batch)`."""
     if given.lengths is None:
-        return given
-    real = _real(given, given.lengths)
-    return given._replace(x=select(real, given.x, jnp.zeros_like(given.x)))
+        return None
+    lengths = jnp.broadcast_to(given.lengths, (*t.shape, *given.lengths.shape))
+    return jnp.expand_dims(t, range(t.ndim, lengths.ndim)) >= lengths
 
 
-def without_resets_in_padding(given: Sequences) -> Sequences:
-    """What they put back to would reach gradients too, though no state."""
-    if given.lengths is None or given.resets is None:
-        return given
-    return given._replace(resets=given.resets & _real(given, given.lengths))
+def without_padding(given: Sequences) -> jax.Array:
+    """`x` with time first, and zeros in the padding: there it could reach gradients, as 0 * NaN."""
+    x = jnp.moveaxis(given.x, -2, 0)
+    return masked(padding(given, step_numbers(given)), x)
 
 
-def _real(given: Sequences, lengths: jax.Array) -> jax.Array:
-    """Which steps are not padding, `(*batch, n_steps)`."""
-    return jnp.moveaxis(_steps(given) < lengths[None], 0, -1)
-
-
-def reset_steps(given: Sequences) -> jax.Array | None:
-    """`resets` with time first."""
-    return None if given.resets is None else jnp.moveaxis(given.resets, -1, 0)
-
-
-def waiting_steps(given: Sequences, *, reverse: bool) -> jax.Array:
-    """Before which steps none was run but padding, `(n_steps, *batch)`."""
-    t = _steps(given)
-    if not reverse:
-        return t == 0
-    return t >= (given.x.shape[-2] if given.lengths is None else given.lengths[None]) - 1
-
-
-def _steps(given: Sequences) -> jax.Array:
-    """The same, in as many axes as a mask has: time, and the batch's."""
-    return jnp.expand_dims(steps(given), range(1, given.h0.ndim))
-
-
-def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
-    """`chosen` where a mask, with the last axis or without it, says so, else `otherwise`."""
+def select(where: jax.Array | None, chosen: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """`chosen` where a mask, which may lack last axes, says so, else `otherwise`."""
     if where is None:
         return otherwise
-    if where.ndim < otherwise.ndim:
-        where = jnp.broadcast_to(where[..., None], otherwise.shape)
+    if where.ndim:  # else JAX takes it as it is
+        where = jnp.expand_dims(where, range(where.ndim, otherwise.ndim))
+        where = jnp.broadcast_to(
+            where, otherwise.shape, out_sharding=jax.typeof(otherwise).sharding
+        )
     return jnp.where(where, jnp.broadcast_to(chosen, otherwise.shape), otherwise)
+
+
+def masked(where: jax.Array | None, array: jax.Array) -> jax.Array:
+    """Zero where a mask says so, else `array`."""
+    return select(where, jnp.zeros_like(array), array)
+
+
+def index(array: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
+    """Entry `i`, not negative, along an axis, which is dropped."""
+    out = jax.lax.dynamic_index_in_dim(array, i, axis, False, allow_negative_indices=False)
+    return cast(jax.Array, out)

@@ -10,7 +10,7 @@ from hypothesis import settings
 # Most of the time goes to compiling. Without what LLVM does to speed programs up, and with the
 # older of XLA's two ways to write out fusions, it is half; XLA's own passes are as ever.
 # `XLA_FLAGS= python -m pytest` compiles as users do, and so does the benchmark.
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FLAGS = "--xla_backend_optimization_level=0"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 # Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.

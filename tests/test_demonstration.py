@@ -104,7 +104,7 @@ def test_a_wrong_worked_example_exits_with_1(
 def test_the_series_and_its_source() -> None:
     years, sunspots = demonstration.load_sunspots()
     np.testing.assert_array_equal(years, np.arange(1700, 2009))
-    assert (sunspots[0], sunspots.max(), sunspots[-1]) == (5.0, 190.2, 2.9)
+    assert [sunspots[0], sunspots.max(), sunspots[-1]] == [5.0, 190.2, 2.9]
     text = resources.files("jaxrnn").joinpath("sunspots.csv").read_text()
     assert "Source: National Geophysical Data Center" in text
     assert "Licence: public domain" in text

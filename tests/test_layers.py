@@ -352,4 +352,4 @@ def test_each_layer_has_a_dtype_of_its_own() -> None:
         narrow = jax.tree.map(lambda array: jnp.asarray(array, jnp.bfloat16), FORWARD_ONLY[0])
         wide = jax.tree.map(np.float32, FORWARD_ONLY[1])
         out = rnn_stacked((narrow, wide), jnp.asarray(X, jnp.bfloat16))
-    assert (out.h.dtype, out.last[0].dtype) == (jnp.float32, jnp.bfloat16)
+    assert [out.h.dtype, out.last[0].dtype] == [jnp.float32, jnp.bfloat16]
