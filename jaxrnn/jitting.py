@@ -4,7 +4,7 @@ A call that is compiled already pays for no other check.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -49,6 +49,7 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
                 if name not in known:
                     unexpected = f"got an unexpected keyword argument {name!r}"
                     raise TypeError(f"{function.__name__}() {unexpected}")
+            _check_byte_order(signature, args, options)
             lengths = options.get("lengths")
             if lengths is not None:
                 _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
@@ -85,20 +86,44 @@ def _on_own_mesh(function: FunctionT) -> FunctionT:
     return cast(FunctionT, call)
 
 
+def _check_byte_order(signature: inspect.Signature, args: Any, options: dict[str, Any]) -> None:
+    """That NumPy arrays have this machine's, as `jax.jit` misreads others once it has compiled."""
+
+    def is_swapped(leaf: Any) -> bool:
+        return isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
+
+    if any(is_swapped(leaf) for leaf in jax.tree.leaves((args, options))):
+        for place, leaf in _places(signature.bind(*args, **options).arguments):
+            if is_swapped(leaf):
+                expected = "must be in the byte order of this machine"
+                raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
+
+
 def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:
     """That `jax.jit` takes them, which says of what it does not take what it is, not where."""
-    arguments = arguments | arguments.pop("options", {})
     for name in static:
-        value = arguments.get(name)
+        value = _named(arguments).get(name)
         try:
             hash(value)
         except TypeError:
             raise TypeError(f"{name} must be hashable, as it is static, but is {value!r}") from None
-    for name, argument in arguments.items():
+    for place, leaf in _places(arguments):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"{place} must be an array of real numbers, but is a MaskedArray")
+
+
+def _places(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every leaf of the arguments of a call, and what it is called."""
+    for name, argument in _named(arguments).items():
         for path, leaf in jax.tree.leaves_with_path(argument):
-            if isinstance(leaf, np.ma.MaskedArray):
-                place = name + jax.tree_util.keystr(path)
-                raise TypeError(f"{place} must be an array of real numbers, but is a MaskedArray")
+            yield name + jax.tree_util.keystr(path), leaf
+
+
+def _named(arguments: dict[str, Any]) -> dict[str, Any]:
+    """With the options as arguments of their own."""
+    return {name: each for name, each in arguments.items() if name != "options"} | arguments.get(
+        "options", {}
+    )
 
 
 def _check_lengths(lengths: ArrayLike, x: Any) -> None:

@@ -144,7 +144,7 @@ def _draw(
     resolved = jnp.result_type(dtype)
     try:
         drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
-    except ZeroDivisionError as error:  # of JAX's own that divide by the number of rows
+    except ZeroDivisionError as error:  # of those that divide by the number of rows
         raise ValueError(f"{name} cannot draw an array of shape {shape}: {error}") from error
     except Exception as error:
         error.add_note(f"in {name}, which is called with a key, shape {shape} and a dtype")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 
 WX, WH, B = np.ones((2, 4), np.float32), np.ones((4, 4), np.float32), np.ones(4, np.float32)
 PARAMS: Any = RNNParams(WX, WH, B)
@@ -243,6 +243,24 @@ def test_what_jit_refuses_is_named() -> None:
         rnn_step(PARAMS, B, 2**70)
     with pytest.raises(TypeError, match=r"params.wh must be .* but is a MaskedArray"):
         rnn_forward(PARAMS._replace(wh=np.ma.masked_array(np.ones((99, 4)))), X)
+
+
+def test_another_byte_order_is_refused_by_name() -> None:
+    """Also of a call that is compiled already, which `jax.jit` takes and misreads."""
+    params, x, lengths = jax.tree.map(np.asarray, (PARAMS, X, np.array([1, 2, 3])))
+    rnn_forward(params, x, lengths=lengths)
+
+    def swapped(array: Any) -> Any:
+        return array.astype(array.dtype.newbyteorder())
+
+    with pytest.raises(TypeError, match=r"params.wh must be in the byte order .* dtype '>f"):
+        rnn_forward(params._replace(wh=swapped(params.wh)), x, lengths=lengths)
+    with pytest.raises(TypeError, match="x must be in the byte order"):
+        rnn_forward(params, swapped(x), lengths=lengths)
+    with pytest.raises(TypeError, match="lengths must be in the byte order of this machine"):
+        rnn_forward(params, x, lengths=swapped(lengths))
+    with pytest.raises(TypeError, match="h0 must be in the byte order"):
+        rnn_stacked((params, params._replace(wx=params.wh)), x, h0=swapped(np.ones(4)))
 
 
 @pytest.mark.parametrize(

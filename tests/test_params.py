@@ -119,7 +119,7 @@ BAD_CALLS: dict[str, tuple[tuple[Any, Any, Any], dict[str, Any], type[Exception]
     ),
     "initialiser that divides by no rows": (
         (KEY, 0, 3),
-        {"wx_init": glorot_uniform()},
+        {"wx_init": lambda key, shape, dtype: jnp.ones(shape, dtype) * (1 / shape[0])},
         ValueError,
         r"wx_init cannot draw an array of shape \(0, 3\): division by zero",
     ),

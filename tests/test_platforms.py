@@ -1,6 +1,6 @@
-"""What the loop is on each platform, and that it gives the same everywhere."""
+"""What the loops are on each platform, and that they give the same everywhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, recurrence, rnn_forward
+from jaxrnn import RNNParams, recurrence, rnn_forward, rnn_states
 from jaxrnn.sequences import Sequences
 from tests.comparing import assert_close
 
@@ -20,82 +20,133 @@ def arguments(*batch: int, n_features: int, n_nodes: int) -> tuple[RNNParams[Any
     return params, draw((*batch, 6, n_features)), draw((*batch, n_nodes))
 
 
-# Few numbers and many, on both sides of where a product is written as a sum.
+# On both sides of where a product is written as a sum, and of where two are made as one.
 ARGUMENTS = {
     "small": arguments(8, n_features=3, n_nodes=16),
-    "wide": arguments(8, n_features=17, n_nodes=17),
-    "small vector": arguments(n_features=2, n_nodes=22),
-    "wide vector": arguments(n_features=23, n_nodes=23),
+    "narrow": arguments(8, n_features=17, n_nodes=17),
+    "wide": arguments(2, n_features=3, n_nodes=64),
+    "one sequence": arguments(n_features=2, n_nodes=22),
 }
 over_arguments = pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMENTS)
 
 
+def last(*args: Any) -> Any:
+    return jnp.sum(rnn_forward(*args) ** 2)
+
+
+def states(*args: Any) -> Any:
+    return jnp.sum(rnn_states(*args).h ** 2)
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "forward": rnn_forward,
+    "gradient": jax.value_and_grad(last),
+    "gradient, all states": jax.value_and_grad(states),
+}
+over_kinds = pytest.mark.parametrize("function", KINDS.values(), ids=KINDS)
+
+
 @over_arguments
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("run", [recurrence._run_on_cpu, recurrence._run_inputs_first])
-def test_the_loops_agree(run: Callable[..., Any], biased: bool, args: Any) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_accelerators_get_the_same(
+    many: bool, biased: bool, args: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their program, run here, beside the plain loop and its derivative by JAX."""
     params, x, h0 = args
     params = params if biased else params._replace(b=None)
-    loop = recurrence.Loop(jnp.tanh, reverse=False, unroll=1, checkpoint_every=None)
+    lengths = np.full(h0.shape[:-1], 4, np.int32)
+    resets = np.broadcast_to(np.arange(6) == 2, x.shape[:-1])
+    given = Sequences(x, h0, lengths, resets, 0.5 * h0)
+    loop = recurrence.Loop(jnp.tanh, reverse=True, unroll=1, checkpoint_every=None)
+
+    def gradient(run: Callable[..., Any]) -> Callable[..., Any]:
+        def loss(params: Any, given: Any) -> Any:
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in run(loop, params, given))
+
+        return jax.value_and_grad(loss, allow_int=True)
+
+    def elsewhere(*args: Any, default: Callable[..., Any], **platforms: Any) -> Any:
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", elsewhere)
+    arrays: Any = (params, given)
+    if many:
+        arrays = jax.tree.map(lambda array: np.stack([array, np.roll(array, 1)]), arrays)
     with jax.enable_x64(True):
-        given = Sequences(x, h0, lengths=None, resets=None, restart=None)
-        arrays = jax.tree.map(jnp.asarray, (params, given))
-        expected = recurrence._run_plainly(loop, *arrays)
-        assert_close(run(loop, *arrays), expected, 1e-14)
+        got, expected = (
+            (jax.vmap(gradient(run)) if many else gradient(run))(*arrays)
+            for run in (recurrence._run_with_rule, recurrence._run_plainly)
+        )
+    assert_close(floats(got), floats(expected), 1e-12)
+
+
+def floats(tree: Any) -> Any:
+    """The leaves, but for the gradients by integers."""
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype == np.float64]
 
 
 def products_in_loops(function: Callable[..., Any], args: Any, platform: str) -> list[int]:
-    """How many matrix products each loop of the StableHLO for a platform holds."""
+    """How many matrix products each loop of the StableHLO for a platform holds, in order.
+
+    Those of a loop within it are not counted.
+    """
     lowered = jax.jit(function).trace(*args).lower(lowering_platforms=(platform,))
     module: Any = lowered.compiler_ir("stablehlo")
     functions = {each.name.value: each for each in module.body.operations if hasattr(each, "name")}
+    counts: list[int] = []
 
-    def operations(root: Any) -> Iterator[Any]:
-        for region in root.regions:
-            for each in (each for block in region for each in block):
-                yield each
-                yield from operations(each.operation)
-                if each.operation.name == "func.call":
-                    yield from operations(functions[each.attributes["callee"].value].operation)
+    def count(root: Any, into: int | None) -> None:
+        for each in (each for region in root.regions for block in region for each in block):
+            within = into
+            if each.operation.name == "stablehlo.while":
+                within = len(counts)
+                counts.append(0)
+            elif each.operation.name == "func.call":
+                count(functions[each.attributes["callee"].value].operation, into)
+            elif each.operation.name == "stablehlo.dot_general" and into is not None:
+                counts[into] += 1
+            count(each.operation, within)
 
-    loops = [
-        each
-        for each in operations(functions["main"].operation)
-        if each.operation.name == "stablehlo.while"
-    ]
-    return [
-        sum(each.operation.name == "stablehlo.dot_general" for each in operations(loop.operation))
-        for loop in loops
-    ]
-
-
-def loss(*args: Any) -> Any:
-    return jnp.sum(rnn_forward(*args) ** 2)
+    count(functions["main"].operation, None)
+    return counts
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @over_arguments
-def test_on_accelerators_a_step_has_one_product(platform: str, args: Any) -> None:
-    assert products_in_loops(rnn_forward, args, platform) == [1]
-    assert products_in_loops(jax.value_and_grad(loss), args, platform) == [1, 1]
+@over_kinds
+def test_on_accelerators_a_step_has_one_product(
+    function: Callable[..., Any], args: Any, platform: str
+) -> None:
+    """And `vmap` adds no loop and no product."""
+    alone = products_in_loops(function, args, platform)
+    if function is rnn_forward:
+        assert alone == [1]
+    else:
+        # Forward; the segments, with the products of all steps of one; the steps within one.
+        forward, of_a_segment, backward = alone
+        assert (forward, backward) == (1, 1)
+        assert of_a_segment <= 2
+    for _ in range(2):
+        function, args = jax.vmap(function), jax.tree.map(lambda a: np.stack([a] * 3), args)
+        assert products_in_loops(function, args, platform) == alone
 
 
-@pytest.mark.parametrize("kind", ARGUMENTS)
-def test_on_cpus_a_step_is_sums_or_one_product(kind: str) -> None:
-    """But of many small networks it is two products."""
-    args = ARGUMENTS[kind]
-    small = kind.startswith("small")
-    n_products = 0 if small else 1
-    assert products_in_loops(rnn_forward, args, "cpu") == [n_products]
-    assert products_in_loops(jax.value_and_grad(loss), args, "cpu") == [n_products, n_products]
-    sets = jax.tree.map(lambda array: np.stack([array] * 3), args)
-    n_products = 2 if small else 1
-    assert products_in_loops(jax.vmap(rnn_forward), sets, "cpu") == [n_products]
-    of_sets = products_in_loops(jax.vmap(jax.value_and_grad(loss)), sets, "cpu")
-    assert of_sets[:2] == [n_products, 1]  # then the weights' gradients, set by set
+@over_kinds
+def test_on_cpus_small_products_are_sums(function: Callable[..., Any]) -> None:
+    """Of one network; of many, and of larger ones, a step has products."""
+
+    def n_products(function: Callable[..., Any], args: Any) -> int:
+        return str(jax.jit(function).lower(*args).compile().as_text()).count(" dot(")
+
+    sets = jax.tree.map(lambda array: np.stack([array] * 3), ARGUMENTS["small"])
+    assert n_products(function, ARGUMENTS["small"]) == 0
+    assert n_products(jax.vmap(function), sets) > 0
+    assert n_products(function, ARGUMENTS["narrow"]) > n_products(function, ARGUMENTS["wide"]) > 0
 
 
 def test_few_steps_are_written_out() -> None:
     params, x, h0 = ARGUMENTS["wide"]
-    assert products_in_loops(jax.value_and_grad(loss), (params, x[:, :4], h0), "cpu") == []
-    assert products_in_loops(jax.value_and_grad(loss), (params, x[:, :5], h0), "cpu") == [1, 1]
+    gradient = KINDS["gradient"]
+    assert products_in_loops(gradient, (params, x[:, :4], h0), "cpu") == []
+    assert len(products_in_loops(gradient, (params, x[:, :5], h0), "cpu")) == 3
