@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "results.json").write_text(kept)
-        plot(rows, RESULTS)
+        plot(rows, machine(), RESULTS)
     return 0
 
 

@@ -11,24 +11,37 @@ matplotlib.rcParams["svg.fonttype"] = "none"
 matplotlib.rcParams["font.size"] = 8
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 from bench.cells import GROWTH, Cell  # noqa: E402
 from bench.peers import FORWARD, GRADIENT, PEERS, STATES  # noqa: E402
 
 Row = dict[str, Any]
 COLOURS = dict(zip(PEERS, matplotlib.colormaps["tab20"](range(20)), strict=False))
+ONE_PROGRAM = ("plain scan", "Flax linen", "Flax nnx", "Haiku", "Keras")
+OF_ONE_PROGRAM: dict[str, Any] = {
+    "color": COLOURS["plain scan"],
+    "label": "plain scan, Flax, Haiku, Keras: from least to most",
+    "linewidth": 5,
+    "solid_capstyle": "round",
+}
 SIZES = {"steps": "n_steps", "nodes": "n_nodes", "batch": "batch", "parameter sets": "n_sets"}
 
 
-def plot(rows: list[Row], folder: Path) -> None:
+def plot(rows: list[Row], machine: dict[str, Any], folder: Path) -> None:
     """Write `speed.svg` and `growth.svg`."""
     for name, figure in (("speed", _speed(rows)), ("growth", _growth(rows))):
+        of_jax, of_python = machine["libraries"]["jax"], machine["python"]
+        figure.suptitle(f"jax {of_jax}, Python {of_python}, {machine['cores']} CPU cores, float32")
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
 
 
 def _speed(rows: list[Row]) -> Any:
-    """In each cell of the grid, the time of each peer divided by jaxrnn's."""
+    """In each cell of the grid, the time of each peer divided by jaxrnn's.
+
+    The peers that JAX makes about the same program of are one: a line from the least to the most.
+    """
     panels = [(FORWARD, False), (GRADIENT, False), (STATES, False), (GRADIENT, True)]
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.6), layout="constrained")
     for axis, (kind, of_sets) in zip(axes, panels, strict=True):
@@ -41,13 +54,21 @@ def _speed(rows: list[Row]) -> Any:
             and (row["cell"]["n_sets"] is not None) == of_sets
         ]
         cells = list(dict.fromkeys(str(Cell(**row["cell"])) for row in chosen))
-        for name in dict.fromkeys(row["peer"] for row in chosen):
+        for name in dict.fromkeys(row["peer"] for row in chosen if row["peer"] not in ONE_PROGRAM):
             own = [row for row in chosen if row["peer"] == name]
             places = [cells.index(str(Cell(**row["cell"]))) for row in own]
             axis.plot([row["ratio"] for row in own], places, "o", color=COLOURS[name], label=name)
+        alike = [row for row in chosen if row["peer"] in ONE_PROGRAM]
+        for place, cell in enumerate(cells):
+            ratios = [row["ratio"] for row in alike if str(Cell(**row["cell"])) == cell]
+            axis.plot([min(ratios), max(ratios)], [place] * 2, **OF_ONE_PROGRAM)
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set(xscale="log", xlabel="times as long as jaxrnn", yticks=range(len(cells)))
         axis.set(yticklabels=cells, title=f"{kind}{', parameter sets' if of_sets else ''}")
+        axis.set_ylabel(f"{'sets, ' if of_sets else ''}batch, steps, features, nodes")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.invert_yaxis()
         axis.grid(alpha=0.3)
     handles = {

@@ -4,7 +4,11 @@ Values and gradients are those of a single device, and the compiled programs hol
 but what they must.
 """
 
-from functools import partial
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -111,39 +115,125 @@ def test_both_shared(loss: Any, options: Any) -> None:
     assert_close(gradient(*args), gradient(STACK, X, options), 1e-6)
 
 
-FUNCTIONS: dict[str, tuple[Any, Any]] = {
-    "rnn_forward": (rnn_forward, PARAMS),
-    "rnn_states": (rnn_states, PARAMS),
-    "rnn_stacked": (rnn_stacked, LAYERS),
-    "rnn_bidirectional": (rnn_bidirectional, LAYERS[0]),
-    "rnn_step": (lambda params, x, **_: rnn_step(params, jnp.zeros(16), x[:, 0]), PARAMS),
+N_NODES = 4
+RESETS = jax.random.uniform(jax.random.key(2), (8, 6)) < 0.3
+WHERE = {"lengths": LENGTHS, "resets": RESETS}
+SMALL = network(jax.random.key(0), N_NODES)
+SMALL_STACK = jax.vmap(partial(network, n_nodes=N_NODES))(jax.random.split(jax.random.key(0), 4))
+
+
+def step(params: Any, x: Any, **_: Any) -> Any:
+    return rnn_step(params, jnp.broadcast_to(x[:, 0, :1], (len(x), N_NODES)), x[:, 1])
+
+
+def both_directions(params: Any, x: Any, **options: Any) -> Any:
+    return rnn_bidirectional((params, params), x, **options)
+
+
+def layers(params: Any, x: Any, **options: Any) -> Any:
+    """With dropout between them."""
+    network = (params, params._replace(wx=params.wh))
+    return rnn_stacked(network, x, dropout=0.5, key=jax.random.key(3), **options)
+
+
+# Each with options that it alone has, or that change its loops.
+FUNCTIONS: dict[str, Any] = {
+    "rnn_step": step,
+    "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
+    "rnn_forward, checkpoints": partial(rnn_forward, checkpoint_every=2),
+    "rnn_states": rnn_states,
+    "rnn_bidirectional": both_directions,
+    "rnn_stacked": layers,
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@over_options
-def test_shard_map_of_every_function(name: str, options: Any) -> None:
-    """With the gradient of replicated parameters, for which JAX adds up over the devices."""
-    function, params = FUNCTIONS[name]
+def derivatives(name: str) -> Callable[..., Any]:
+    """Value, gradient, and a Hessian-vector product of a function, in one program."""
 
-    def loss(params: Any, x: Any, options: Any) -> Any:
-        leaves = jax.tree.leaves(function(params, x, **options))
-        return sum(0.01 * jnp.sum(leaf**2) for leaf in leaves)  # gradients of some one, as above
+    def call(params: Any, x: Any, where: Any) -> Any:
+        return FUNCTIONS[name](params, x, **where)
 
-    @jax.jit
-    @partial(
-        jax.shard_map,
-        mesh=mesh(batch=4),
-        in_specs=(P(), BATCH, BATCH),
-        out_specs=(BATCH, P()),
-    )
-    def run(params: Any, x: Any, options: Any) -> Any:
-        value, gradient = jax.value_and_grad(loss)(params, x, options)
-        return value[None], gradient
+    def loss(params: Any, x: Any, where: Any) -> Any:
+        leaves = jax.tree.leaves(call(params, x, where))
+        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves)  # gradients of some one
 
-    value, gradient = run(params, X, options)
-    expected = jax.value_and_grad(loss)(params, X, options)
-    assert_close((jnp.sum(value), gradient), expected, 1e-5)
+    def gradient(params: Any, x: Any, where: Any) -> Any:
+        return jax.grad(loss, argnums=(0, 1))(params, x, where)
+
+    def run(params: Any, x: Any, where: Any) -> Any:
+        along = jax.tree.map(jnp.ones_like, params)
+        of_params = partial(gradient, x=x, where=where)
+        return call(params, x, where), *jax.jvp(of_params, (params,), (along,))
+
+    return run
+
+
+SHARES: dict[str, Any] = {
+    "batch": ({"batch": 4}, (P(), P("batch"))),
+    "sets": ({"sets": 4}, (P("sets"), P())),
+    "sets and batch": ({"sets": 2, "batch": 2}, (P("sets"), P("batch"))),
+    "shard_map": ({"batch": 4}, (P(), P("batch"))),
+}
+
+
+@cache
+def of_one_device(name: str, share: str) -> Any:
+    """What is expected, as NumPy arrays.
+
+    Of `shard_map` it is put together from the parts, which all drop out by the same key.
+    """
+    run = derivatives(name)
+    if share.startswith("sets"):
+        run = jax.vmap(run, in_axes=(0, None, None))
+        return jax.tree.map(np.asarray, jax.jit(run)(SMALL_STACK, X, WHERE))
+    if share == "batch":
+        return jax.tree.map(np.asarray, jax.jit(run)(SMALL, X, WHERE))
+    program = jax.jit(run)
+    parts = [
+        program(SMALL, *jax.tree.map(itemgetter(slice(first, first + 2)), (X, WHERE)))
+        for first in range(0, 8, 2)
+    ]
+    outs, *gradients = zip(*parts, strict=True)
+    by_params, by_x = zip(*(zip(*each, strict=True) for each in gradients), strict=True)
+    out = jax.tree.map(lambda *arrays: np.concatenate(arrays), *outs)
+    sums = [jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *each) for each in by_params]
+    return out, *zip(sums, map(np.concatenate, by_x), strict=True)
+
+
+MESHES = [
+    (share, kind, is_set)
+    for share in SHARES
+    for kind in (AxisType.Explicit, AxisType.Auto)
+    for is_set in (False, True)
+]
+# All of them take minutes, so each function is tried on a quarter, which differ, but for
+# HYPOTHESIS_PROFILE=long.
+IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "kind", "is_set"),
+    [
+        pytest.param(name, *on, id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set")
+        for i, name in enumerate(FUNCTIONS)
+        for j, on in enumerate(MESHES)
+        if IS_LONG or (i + j + j // 4) % 4 == 0
+    ],
+)
+def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_set: bool) -> None:
+    sizes, specs = SHARES[share]
+    on = jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
+    run, params = derivatives(name), SMALL
+    if share.startswith("sets"):
+        run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK
+    if share == "shard_map":
+        of_gradient = (P(), P("batch"))
+        out_specs = (P("batch"), of_gradient, of_gradient)
+        run = jax.shard_map(run, mesh=on, in_specs=(*specs, specs[1]), out_specs=out_specs)
+    args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, WHERE))
+    with jax.set_mesh(on) if is_set else nullcontext():
+        actual = jax.tree.map(np.asarray, jax.jit(run)(*args))
+    assert_close(actual, of_one_device(name, share), 1e-5)
 
 
 def test_init_params_on_every_device() -> None:
