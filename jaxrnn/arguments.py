@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxrnn.params import RNNParams, is_real
 from jaxrnn.recurrence import Activation, Loop
-from jaxrnn.sequences import Sequences
+from jaxrnn.sequences import Sequences, broadcast
 
 
 def prepared(
@@ -86,7 +86,7 @@ def _resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
 
 def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
     try:
-        return zeros + jnp.broadcast_to(state, zeros.shape)
+        return zeros + broadcast(state, zeros)
     except ValueError:
         raise ValueError(
             f"{name} must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape "

@@ -16,6 +16,7 @@ from jaxrnn.arguments import (
 from jaxrnn.jitting import jitted
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import Activation, RNNStates
+from jaxrnn.sequences import broadcast
 
 
 @jitted("activation")
@@ -54,7 +55,9 @@ def rnn_step(
             "h and x_t must have batch axes that broadcast against each other, "
             f"but have shapes {h.shape} and {x_t.shape}"
         ) from None
-    h = jnp.broadcast_to(h, (*batch, h.shape[-1]))
+    if h.shape[:-1] != batch:
+        like = jnp.sum(x_t, axis=-1, keepdims=True)
+        h = broadcast(h, jnp.broadcast_to(like, (*batch, n_nodes)))
     x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
     check_activation(activation, h.shape, h.dtype)
     return recurrence.step(params, h, x_t, activation).h

@@ -121,9 +121,8 @@ def _places(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _named(arguments: dict[str, Any]) -> dict[str, Any]:
     """With the options as arguments of their own."""
-    return {name: each for name, each in arguments.items() if name != "options"} | arguments.get(
-        "options", {}
-    )
+    named = {name: each for name, each in arguments.items() if name != "options"}
+    return named | dict(arguments.get("options", {}))
 
 
 def _check_lengths(lengths: ArrayLike, x: Any) -> None:

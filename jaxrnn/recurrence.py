@@ -32,6 +32,7 @@ from jax.sharding import AxisType
 from jaxrnn.params import ArrayT, RNNParams
 from jaxrnn.sequences import (
     Sequences,
+    broadcast,
     index,
     masked,
     padding,
@@ -154,29 +155,21 @@ def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajec
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    wx_wh = jnp.concatenate([params.wx, params.wh])
     # On accelerators a product is a kernel to launch, so those of the inputs are one, before the
     # loop. On CPUs this is not used, and so not computed.
     a_in = _biased(without_padding(given) @ params.wx, params.b)
-    # As large as a state, as XLA takes longer to compile a loop that adds a row to each sequence: a
-    # twentieth of a gradient's time on jax 0.12.
-    b = None if params.b is None else jnp.broadcast_to(params.b, given.h0.shape)
-    b = jax.lax.optimization_barrier(b)
+
+    def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
+        return a_in_t + jnp.matmul(start, params.wh)
 
     def two_products(
         x_t: jax.Array, a_in_t: jax.Array, start: jax.Array, matmul: Matmul = jnp.matmul
     ) -> jax.Array:
         return _preactivate(params, x_t, start, matmul)
 
-    def one_product(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
-        a_t: jax.Array = jnp.concatenate([x_t, start], axis=-1) @ wx_wh
-        return a_t if b is None else a_t + b
+    products = _one_product(params, given) if _is_wide(given) else two_products
 
-    def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
-        return a_in_t + start @ params.wh
-
-    def on_cpu(*operands: jax.Array) -> jax.Array:
-        products = one_product if _is_wide(given) else two_products
+    def on_cpu(*operands: Any) -> jax.Array:
         if not _is_small(params, given):
             return products(*operands)
         sums = partial(two_products, matmul=_sum_of_products)
@@ -193,6 +186,21 @@ def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Traj
 
     x = without_padding(given) if _is_single(given) else step_numbers(given)
     return _scan(loop, given, (a_in, x), preactivate)
+
+
+def _one_product(params: RNNParams[Any], given: Sequences) -> Callable[..., jax.Array]:
+    """`[x_t h_{t-1}] @ [wx; wh] + b`."""
+    wx_wh = jnp.concatenate([params.wx, params.wh])
+    # As large as a state: XLA on CPUs takes longer to compile a loop that adds a row to each
+    # sequence, a twentieth of the time that a gradient takes to compile on jax 0.12.
+    b = None if params.b is None else broadcast(params.b, given.h0)
+    b = jax.lax.optimization_barrier(b)
+
+    def preactivate(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
+        a_t: jax.Array = jnp.matmul(jnp.concatenate([x_t, start], axis=-1), wx_wh)
+        return a_t if b is None else jnp.add(a_t, b)
+
+    return preactivate
 
 
 def _scan(
@@ -229,7 +237,7 @@ def _preactivate(
 
 
 def _biased(a: jax.Array, b: jax.Array | None) -> jax.Array:
-    return a if b is None else a + jnp.broadcast_to(b, a.shape)
+    return a if b is None else a + broadcast(b, a)
 
 
 def _activated(activation: Activation, a: jax.Array) -> jax.Array:
@@ -238,8 +246,9 @@ def _activated(activation: Activation, a: jax.Array) -> jax.Array:
 
 def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights`, without a call of a library."""
-    weights = jnp.broadcast_to(weights, (*array.shape, weights.shape[-1]))
-    return jnp.sum(array[..., None] * weights, axis=-2)
+    factors = jnp.broadcast_to(array[..., None], (*array.shape, weights.shape[-1]))
+    out: jax.Array = jnp.sum(factors * broadcast(weights, factors), axis=-2)
+    return out
 
 
 def _is_small(params: RNNParams[Any], given: Sequences) -> bool:

@@ -48,11 +48,21 @@ def select(where: jax.Array | None, chosen: jax.Array, otherwise: jax.Array) -> 
     if where is None:
         return otherwise
     if where.ndim:  # else JAX takes it as it is
-        where = jnp.expand_dims(where, range(where.ndim, otherwise.ndim))
-        where = jnp.broadcast_to(
-            where, otherwise.shape, out_sharding=jax.typeof(otherwise).sharding
-        )
-    return jnp.where(where, jnp.broadcast_to(chosen, otherwise.shape), otherwise)
+        where = broadcast(jnp.expand_dims(where, range(where.ndim, otherwise.ndim)), otherwise)
+    return jnp.where(where, broadcast(chosen, otherwise), otherwise)
+
+
+def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
+    """To the shape of another, and where that is shared on explicit axes, shared in the same way.
+
+    Else the transpose of this would gather what is shared, to sum it up.
+    """
+    if array.shape == like.shape:
+        return array
+    sharding = jax.typeof(like).sharding
+    return jnp.broadcast_to(
+        array, like.shape, out_sharding=None if sharding.mesh.empty else sharding
+    )
 
 
 def masked(where: jax.Array | None, array: jax.Array) -> jax.Array:

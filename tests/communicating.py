@@ -6,8 +6,8 @@ from typing import Any
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
-def communication(program: Any, *args: Any) -> dict[str, int]:
-    """How often each collective operation stands in a jitted program, of those that do."""
-    text = program.lower(*args).compile().as_text()
+def communication(compiled: Any) -> dict[str, int]:
+    """How often each collective operation stands in a compiled program, of those that do."""
+    text = compiled.as_text()
     counts = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
     return {name: count for name, count in counts.items() if count}

@@ -79,7 +79,7 @@ def assert_kept(folder: Path, processes: Processes, expected: Any) -> None:
             assert_close(list(arrays.values()), jax.tree.leaves(expected), 1e-6)
 
 
-@pytest.mark.parametrize(("n_processes", "n_devices"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("n_processes", "n_devices"), [(2, 2)])
 def test_a_step_is_that_of_one_process(
     start: Start, tmp_path: Path, n_processes: int, n_devices: int
 ) -> None:
