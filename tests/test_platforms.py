@@ -56,7 +56,7 @@ def test_accelerators_get_the_same(
     params = params if biased else params._replace(b=None)
     lengths = np.full(h0.shape[:-1], 4, np.int32)
     resets = np.broadcast_to(np.arange(6) == 2, x.shape[:-1])
-    given: Any = Sequences(*map(jnp.asarray, (x, h0, lengths, resets, 0.5 * h0)))
+    given: Any = Sequences(x, h0, lengths, resets, 0.5 * h0)  # type: ignore[arg-type]
     loop = recurrence.Loop(jnp.tanh, reverse=True, unroll=1, checkpoint_every=None)
 
     def gradient(run: Callable[..., Any]) -> Callable[..., Any]:

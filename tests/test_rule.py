@@ -72,10 +72,8 @@ def agree(transform: Callable[[Any], Any], output: str, activation: str, *args: 
     [
         ("last", "tanh"),
         ("a", "tanh"),
-        ("h", "tanh"),
-        ("all", "relu"),
+        ("h", "relu"),
         ("all", "gelu"),
-        ("all", "square"),
     ],
 )
 def test_first_derivatives(output: str, activation: str) -> None:

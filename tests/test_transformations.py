@@ -170,7 +170,7 @@ def test_inside_the_loop_of_a_caller() -> None:
     assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
 
 
-@settings(max_examples=10)  # each runs operation by operation
+@settings(max_examples=5)  # each runs operation by operation
 @given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
     def half_square(*case: Any) -> Any:
