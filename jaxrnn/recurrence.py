@@ -306,6 +306,8 @@ def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Traje
         is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
     )
     out = _run_with_rule(loop, params, given)
+    # Else a NumPy array that `jax.shard_map` takes would be an argument of `jax.checkpoint`, which
+    # JAX up to 0.12 cannot linearize.
     params, given = jax.lax.optimization_barrier((params, given))
     return out, _tangents(loop, params, given, out.h, dparams, dgiven)
 
@@ -341,42 +343,38 @@ def _tangents(
         terms = [matmul(array, weights) for array, weights in factors]
         return _biased(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
 
-    def advance(times_wh: Any, dh_tm1: jax.Array, da_in_t: jax.Array, at_t: _Segment) -> Any:
-        dstart = select(at_t.resets, drestart, dh_tm1)
-        da_t = masked(at_t.skipped, da_in_t + times_wh(dstart))
-        h_t = masked(at_t.skipped, index(h, at_t.t)) if at_t.h is None else at_t.h
-        dh_t = select(at_t.skipped, dh_tm1, TANGENTS[loop.activation](h_t, da_t))
-        return dh_t, (da_t, dh_t)
+    def times_wh(dstart: jax.Array) -> jax.Array:
+        return jnp.einsum("...i,ji->...j", dstart, wh_transposed)
 
-    def at_once(dh: jax.Array, segment: _Segment) -> Any:
-        def times_wh(dstart: jax.Array) -> jax.Array:
-            return jnp.einsum("...i,ji->...j", dstart, wh_transposed)
+    def run_steps(
+        matmul: Matmul, times_wh: Any, at_once: bool, dh: jax.Array, segment: _Segment
+    ) -> Any:
+        def advance(dh_tm1: jax.Array, inputs: Any) -> Any:
+            at_t, da_in_t = inputs
+            da_in_t = da_in_t if at_once else from_outside(at_t, matmul)
+            dstart = select(at_t.resets, drestart, dh_tm1)
+            da_t = masked(at_t.skipped, da_in_t + times_wh(dstart))
+            h_t = masked(at_t.skipped, index(h, at_t.t)) if at_t.h is None else at_t.h
+            dh_t = select(at_t.skipped, dh_tm1, TANGENTS[loop.activation](h_t, da_t))
+            return dh_t, (da_t, dh_t)
 
-        da_in = from_outside(segment, _product_of_rows)
-        return scan(lambda dh, each: advance(times_wh, dh, *each), dh, (da_in, segment))
+        return scan(advance, dh, (segment, from_outside(segment, matmul) if at_once else None))
 
-    def step_by_step(dh: jax.Array, segment: _Segment, *, matmul: Matmul, matmul_h: Matmul) -> Any:
-        def times_wh(dstart: jax.Array) -> jax.Array:
-            return matmul_h(dstart, params.wh)
-
-        def advance_all(dh: jax.Array, at_t: _Segment) -> Any:
-            return advance(times_wh, dh, from_outside(at_t, matmul), at_t)
-
-        return scan(advance_all, dh, segment)
+    products = partial(run_steps, _product_of_rows, times_wh, True)
+    of_vectors = partial(run_steps, _matmul_of_vectors, lambda dstart: dstart @ params.wh, False)
+    sums = partial(
+        run_steps, _sum_of_products, lambda dstart: _sum_of_products(dstart, params.wh), False
+    )
 
     def run_segment(dh: jax.Array, inputs: Any) -> Any:
         segment = _segment(loop, given, h, size, *inputs)
-        if not _is_small(params, given):
-            segment = segment._replace(h=None)  # read where it is
-            if _is_single(given):
-                return step_by_step(dh, segment, matmul=_matmul_of_vectors, matmul_h=jnp.matmul)
-            return at_once(dh, segment)
+        if not _is_small(params, given):  # then h is read where it is
+            return (of_vectors if _is_single(given) else products)(dh, segment._replace(h=None))
 
         def on_cpu(*operands: Any) -> Any:
-            sums = partial(step_by_step, matmul=_sum_of_products, matmul_h=_sum_of_products)
-            return jax.lax.cond(_is_mapped(given), at_once, sums, *operands)
+            return jax.lax.cond(_is_mapped(given), products, sums, *operands)
 
-        return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=at_once)
+        return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=products)
 
     def scan(function: Any, dh: jax.Array, inputs: Any, unroll: int = loop.unroll) -> Any:
         function = jax.checkpoint(function, prevent_cse=False)
@@ -391,13 +389,14 @@ def _tangents(
 
 
 class _Segment(NamedTuple):
-    """What the tangents of some steps are made of, `(size, *batch, ...)`, or of one step.
+    """What the tangents of some steps are made of, time first, or those of one step.
 
     Attributes:
-      x: inputs, zero where `skipped`.
-      start: the states that the steps start from, likewise.
-      h: the states after the steps, likewise.
-      dx: the tangents of `x`, likewise; None where it is not differentiated.
+      t: the numbers of the steps.
+      x: inputs, zero where `skipped`, as the arrays below.
+      start: the states that the steps start from.
+      h: the states after the steps; None where these are read where they are.
+      dx: the tangents of `x`; None where it is not differentiated.
       skipped: the steps that are not run, as they are padding or were run already; None is none.
       resets: the steps that are resets; None is none.
     """
