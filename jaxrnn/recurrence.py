@@ -417,7 +417,7 @@ def _segment(
     n_steps = given.x.shape[-2]
     divides = size == 1 or n_steps % size == 0
     begin = first if divides else jnp.minimum(first, n_steps - size)
-    cut = partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=size)
+    cut = jax.lax.dynamic_slice_in_dim
     t = begin + jnp.arange(size, dtype=jnp.int32)
     skipped = padding(given, t)
     if not divides:
@@ -426,24 +426,21 @@ def _segment(
             again = jnp.expand_dims(again, range(1, skipped.ndim))
             again = skipped | jnp.broadcast_to(again, skipped.shape)
         skipped = again
-    within = cut(h)
-    # An index out of range, which is not selected, is the nearest in range.
-    if loop.reverse:
-        edge = select(begin + size == n_steps, given.h0, index(h, begin + size))
-        others = cut(h, start_index=begin + 1, slice_size=size - 1)
-        start = jnp.concatenate([others, edge[None]])
-    else:
-        edge = select(begin == 0, given.h0, index(h, begin - 1))
-        start = jnp.concatenate([edge[None], cut(h, slice_size=size - 1)])
+    # The state before the first of them, in the order in which they run. An index out of range,
+    # whose state is not selected, is the nearest in range.
+    edge = begin + size if loop.reverse else begin - 1
+    before = select(edge == (n_steps if loop.reverse else -1), given.h0, index(h, edge))[None]
+    others = cut(h, begin + 1 if loop.reverse else begin, size - 1)
+    start = jnp.concatenate([others, before] if loop.reverse else [before, others])
     resets = None
     if given.resets is not None:
-        resets = jnp.moveaxis(cut(given.resets, axis=-1), -1, 0)
+        resets = jnp.moveaxis(cut(given.resets, begin, size, axis=-1), -1, 0)
         start = select(resets, cast(jax.Array, given.restart), start)
     return _Segment(
         t,
-        masked(skipped, _time_first(cut(given.x, axis=-2))),
+        masked(skipped, _time_first(cut(given.x, begin, size, axis=-2))),
         masked(skipped, start),
-        masked(skipped, within),
+        masked(skipped, cut(h, begin, size)),
         None if dx is None else masked(skipped, dx),
         skipped,
         resets,
