@@ -368,8 +368,11 @@ def _tangents(
 
     def run_segment(dh: jax.Array, inputs: Any) -> Any:
         segment = _segment(loop, given, h, size, *inputs)
-        if not _is_small(params, given):  # then h is read where it is
-            return (of_vectors if _is_single(given) else products)(dh, segment._replace(h=None))
+        if not _is_small(params, given):
+            return (of_vectors if _is_single(given) else products)(dh, segment)
+        # Else read where they are, the states would be copied whole for the choices below.
+        within = jax.lax.dynamic_slice_in_dim(h, segment.t[0], size)
+        segment = segment._replace(h=masked(segment.skipped, within))
 
         def on_cpu(*operands: Any) -> Any:
             return jax.lax.cond(_is_mapped(given), products, sums, *operands)
@@ -440,7 +443,7 @@ def _segment(
         t,
         masked(skipped, _time_first(cut(given.x, begin, size, axis=-2))),
         masked(skipped, start),
-        masked(skipped, cut(h, begin, size)),
+        None,
         None if dx is None else masked(skipped, dx),
         skipped,
         resets,

@@ -258,6 +258,41 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     assert_close(actual, of_one_device(name, share), 1e-5)
 
 
+def varied(params: Any, x: Any, each: Any, what: str) -> Any:
+    """The last state, where only one argument differs between devices."""
+    if what in RNNParams._fields:
+        value = getattr(params, what)
+        params = params._replace(**{what: value * each})
+        return rnn_forward(params, x)
+    if what == "reset_to":
+        return rnn_forward(params, x, resets=RESETS, reset_to=params.b * each)
+    return rnn_forward(params, x, params.b * each)
+
+
+@pytest.mark.parametrize("what", [*RNNParams._fields, "reset_to", "h0"])
+@pytest.mark.parametrize("params", [SMALL, PARAMS], ids=["small", "larger"])
+def test_one_argument_varies_in_shard_map(params: Any, what: str) -> None:
+    each = jnp.arange(1.0, 5.0)
+
+    def gradient(params: Any, x: Any, each: Any) -> Any:
+        def total(each: Any) -> Any:
+            return jnp.sum(varied(params, x, each, what))
+
+        return jax.vmap(jax.grad(total))(each)
+
+    specs = (P(), P(), P("batch"))
+    run = jax.shard_map(gradient, mesh=mesh(batch=4), in_specs=specs, out_specs=P("batch"))
+    assert_close(jax.jit(run)(params, X, each), gradient(params, X, each), 1e-5)
+
+
+def test_shard_map_is_linearized_by_numpy_parameters() -> None:
+    params, x = jax.tree.map(np.asarray, (SMALL, X))
+    run = jax.shard_map(rnn_forward, mesh=mesh(batch=4), in_specs=(P(), BATCH), out_specs=BATCH)
+    out, tangents = jax.linearize(lambda params: run(params, x), params)
+    expected = jax.jvp(lambda params: rnn_forward(params, x), (params,), (params,))
+    assert_close((out, tangents(params)), expected, 1e-6)
+
+
 def test_init_params_on_every_device() -> None:
     keys = shared(jax.random.split(jax.random.key(0), 4), mesh(sets=4), SETS)
     program = jax.jit(jax.vmap(network)).lower(keys).compile()

@@ -1,5 +1,6 @@
 """rnn_step, rnn_forward and rnn_states: values, shapes, dtypes, and how they relate."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -210,6 +211,20 @@ DTYPES_UNDER_X64 = [
     ("float32", "float32", "float32", "float32"),
     ("bfloat16", "float16", "bfloat16", "float32"),
 ]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_activation_may_hold_a_row(batch: int) -> None:
+    """Which broadcasts against the state as it is given, a batch of one included."""
+    gains = np.array([[0.5, 1.0, 2.0]], np.float32)
+    random = np.random.default_rng(0)
+    draw: Any = partial(random.standard_normal, dtype=np.float32)
+    params, x = RNNParams(draw((2, 3)), draw((3, 3)), draw(3)), draw((batch, 6, 2))
+    last = rnn_forward(params, x, activation=lambda a: jnp.tanh(gains * a))
+    h: Any = np.zeros((batch, 3))
+    for t in range(6):
+        h = np.tanh(gains * (x[:, t] @ params.wx + h @ params.wh + params.b))
+    assert_close(last, h, 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -441,3 +441,25 @@ def test_inside_shard_map(split: str) -> None:
 
     sharded = jax.shard_map(run, mesh=mesh, in_specs=spec("device"), out_specs=spec("device"))
     assert_close(sharded(MASKS[split][0]), run(MASKS[split][0]), 1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_reset_replaces_whatever_h0_holds(reverse: bool, activation: str) -> None:
+    """At the first step that is run, which in reverse is not the first that there is."""
+    in_jax, in_oracle = ACTIVATIONS[activation]
+    x, lengths = X[0], np.array([6, 2, 1])
+    first = lengths[:, None] - 1 if reverse else 0
+    options: Any = {"lengths": lengths, "resets": np.arange(6) == first, "reverse": reverse}
+    options["resets"] = np.broadcast_to(options["resets"], (3, 6))
+    options["reset_to"] = uniform(4)
+    h0 = np.full((3, 4), np.nan)
+    h0[1] = np.inf
+
+    def total(params: Any) -> Any:
+        return jnp.sum(rnn_forward(params, x, h0, activation=in_jax, **options))
+
+    with jax.enable_x64(True):
+        gradient = jax.grad(total)(PARAMS)
+    in_numpy = options | {"activation": in_oracle, "g_last": np.ones((3, 4))}
+    assert_close(gradient, oracle.rnn_gradients(PARAMS, x, h0, **in_numpy).params, 1e-12)
