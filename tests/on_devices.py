@@ -226,7 +226,7 @@ MESHES = [
     for kind in (AxisType.Explicit, AxisType.Auto)
     for is_set in (False, True)
 ]
-# All of them take minutes, so each function is tried on two, but for HYPOTHESIS_PROFILE=long.
+# All of them take minutes, so each function is tried on one, but for HYPOTHESIS_PROFILE=long.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -236,7 +236,7 @@ IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
         pytest.param(name, *on, id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set")
         for i, name in enumerate(FUNCTIONS)
         for j, on in enumerate(MESHES)
-        if IS_LONG or (i + j + j // 4) % 8 == 0
+        if IS_LONG or j == 5 * i % 16
     ],
 )
 def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_set: bool) -> None:
@@ -270,8 +270,7 @@ def varied(params: Any, x: Any, each: Any, what: str) -> Any:
 
 
 @pytest.mark.parametrize("what", [*RNNParams._fields, "reset_to", "h0"])
-@pytest.mark.parametrize("params", [SMALL, PARAMS], ids=["small", "larger"])
-def test_one_argument_varies_in_shard_map(params: Any, what: str) -> None:
+def test_one_argument_varies_in_shard_map(what: str) -> None:
     each = jnp.arange(1.0, 5.0)
 
     def gradient(params: Any, x: Any, each: Any) -> Any:
@@ -282,7 +281,8 @@ def test_one_argument_varies_in_shard_map(params: Any, what: str) -> None:
 
     specs = (P(), P(), P("batch"))
     run = jax.shard_map(gradient, mesh=mesh(batch=4), in_specs=specs, out_specs=P("batch"))
-    assert_close(jax.jit(run)(params, X, each), gradient(params, X, each), 1e-5)
+    expected = jax.jit(gradient)(SMALL, X, each)
+    assert_close(jax.jit(run)(SMALL, X, each), expected, 1e-5)
 
 
 def test_shard_map_is_linearized_by_numpy_parameters() -> None:

@@ -162,7 +162,8 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("way", "reverse"), [*((way, False) for way in WAYS), ("reverse over reverse", True)]
+    ("way", "reverse"),
+    [("value and gradient", False), ("forward mode", True), ("reverse over reverse", True)],
 )
 def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
     """With all options together; of own_tanh, JAX differentiates every step."""
@@ -178,12 +179,10 @@ def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
 @pytest.mark.parametrize(
     ("activation", "reverse", "n_steps"),
     [
-        (jnp.tanh, False, 6),
         (jnp.tanh, True, 6),
         (jax.nn.relu, False, 6),
-        (own_tanh, False, 6),
         (own_tanh, True, 6),
-        (jnp.tanh, True, 3),
+        (jnp.tanh, False, 3),
     ],
 )
 def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int) -> None:
