@@ -93,10 +93,10 @@ def _check_byte_order(signature: inspect.Signature, args: Any, options: dict[str
         return isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
 
     if any(is_swapped(leaf) for leaf in jax.tree.leaves((args, options))):
-        for place, leaf in _places(signature.bind(*args, **options).arguments):
-            if is_swapped(leaf):
-                expected = "must be in the byte order of this machine"
-                raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
+        places = _places(signature.bind(*args, **options).arguments)
+        place, leaf = next(each for each in places if is_swapped(each[1]))
+        expected = "must be in the byte order of this machine"
+        raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
 
 
 def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ jax.config.update(
 
 # Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
 settings.register_profile("dev", max_examples=30, deadline=None)
-for name, n_examples in (("ci", 50), ("brief", 20)):
+for name, n_examples in (("ci", 30), ("brief", 20)):
     settings.register_profile(
         name,
         max_examples=n_examples,

@@ -125,6 +125,16 @@ def test_one_parameter_on_an_explicit_axis(field: str) -> None:
         assert_close(actual, run(PARAMS._replace(**{field: stack})), 1e-6)
 
 
+def test_the_second_batch_axis_may_be_shared() -> None:
+    on = jax.make_mesh((4,), ("batch",), (AxisType.Explicit,))
+    x = jnp.stack([X, -X])
+    gradient = jax.jit(jax.value_and_grad(last))
+    args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch"))
+    compiled = gradient.lower(*args, {}).compile()
+    assert communication(compiled).keys() == {"all-reduce"}
+    assert_close(compiled(*args, {}), gradient(PARAMS, x, {}), 1e-6)
+
+
 @over_ways
 def test_both_shared(loss: Any, options: Any) -> None:
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
