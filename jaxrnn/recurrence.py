@@ -278,6 +278,19 @@ def _is_single(given: Sequences) -> bool:
     return given.h0.ndim == 1
 
 
+def _may_be_shared(array: jax.Array) -> bool:
+    """Whether devices may each have a part of it, and the compiler sends what they need of others.
+
+    The axes of an explicit mesh tell, and those of `jax.shard_map` are not the compiler's.
+    """
+    kinds = jax.sharding.get_abstract_mesh().axis_types
+    if kinds and all(kind == AxisType.Manual for kind in kinds):
+        return False
+    if kinds and AxisType.Auto not in kinds:
+        return any(axis is not None for axis in jax.typeof(array).sharding.spec)
+    return jax.device_count() > 1
+
+
 def _is_mapped(given: Sequences) -> jax.Array:
     """Whether `jax.vmap` is applied to us: constant in the compiled program."""
     return cast(jax.Array, _is_batched(jax.lax.stop_gradient(given.h0)))
@@ -326,6 +339,11 @@ def _tangents(
     so are the gradients of the weights in the transpose, which computes each segment again: nothing
     but `h` is kept.
     """
+    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        # Times a one that varies over the devices of `jax.shard_map` as the states do, so that the
+        # transpose adds up the gradients over them here, once, and not in each segment.
+        one = 1 + jnp.sum(jax.lax.stop_gradient(given.h0)[..., :0])
+        dparams = jax.tree.map(lambda tangent: one * tangent, dparams)
     size = _segment_size(given)
     drestart = jnp.zeros_like(given.h0) if dgiven.restart is None else dgiven.restart
     # Transposed here, once, so that the loop of the transpose has a plain product, which is 1.05 to
@@ -368,7 +386,7 @@ def _tangents(
 
     def run_segment(dh: jax.Array, inputs: Any) -> Any:
         segment = _segment(loop, given, h, size, *inputs)
-        if not _is_small(params, given):
+        if not _is_small(params, given) or _may_be_shared(given.h0):
             return (of_vectors if _is_single(given) else products)(dh, segment)
         # Else read where they are, the states would be copied whole for the choices below.
         within = jax.lax.dynamic_slice_in_dim(h, segment.t[0], size)
@@ -451,10 +469,15 @@ def _segment(
 
 
 def _segment_size(given: Sequences) -> int:
-    """About the square root of the number of steps, which keeps least, and best a divisor of it."""
+    """About the square root of the number of steps, which keeps least, and best a divisor of it.
+
+    Of a batch that may be shared among devices, all steps.
+    """
     n_steps = given.x.shape[-2]
     if _is_single(given) or not isinstance(n_steps, int):
         return 1
+    if _may_be_shared(given.h0):
+        return n_steps  # else the gradients would be added up over the devices in each segment
     root = math.isqrt(n_steps)
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
     divisors = [size for size in near if n_steps % size == 0]
@@ -486,8 +509,7 @@ def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     # In one flat axis of rows, as otherwise XLA on CPUs copies what it multiplies in the transpose.
     # Steps come first in it: to put the batch first costs a copy, 1.05 times the time of a gradient
     # on jax 0.12, but a batch that is shared among devices would be gathered to put steps first.
-    spec = jax.typeof(arrays).sharding.spec
-    is_shared = jax.device_count() > 1 or any(axis is not None for axis in spec)
+    is_shared = _may_be_shared(arrays)
     rows = jnp.moveaxis(arrays, 0, -2) if is_shared else arrays
     if any(axis is not None for axis in jax.typeof(rows).sharding.spec[1:]):
         out = rows @ weights

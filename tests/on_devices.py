@@ -29,7 +29,7 @@ from jaxrnn import (
     rnn_states,
     rnn_step,
 )
-from tests.communicating import communication
+from tests.communicating import communication, communication_in_loops
 from tests.comparing import assert_close
 
 SETS, BATCH = P("sets"), P("batch")
@@ -79,6 +79,7 @@ def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes
     args = shared(params, on, P()), *(shared(each, on, BATCH) for each in (X, options))
     compiled = gradient.lower(*args).compile()
     assert communication(compiled).keys() == {"all-reduce"}
+    assert communication_in_loops(compiled) == []
     assert_close(compiled(*args), gradient(params, X, options), 1e-6)
     assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
@@ -132,6 +133,7 @@ def test_the_second_batch_axis_may_be_shared() -> None:
     args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch"))
     compiled = gradient.lower(*args, {}).compile()
     assert communication(compiled).keys() == {"all-reduce"}
+    assert communication_in_loops(compiled) == []
     assert_close(compiled(*args, {}), gradient(PARAMS, x, {}), 1e-6)
 
 
@@ -142,6 +144,7 @@ def test_both_shared(loss: Any, options: Any) -> None:
     args = shared(STACK, on, SETS), *(shared(each, on, BATCH) for each in (X, options))
     compiled = gradient.lower(*args).compile()
     assert communication(compiled).keys() == {"all-reduce"}
+    assert communication_in_loops(compiled) == []
     assert_close(compiled(*args), gradient(STACK, X, options), 1e-6)
 
 
@@ -265,6 +268,8 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
         actual = jax.tree.map(np.asarray, compiled(*args))
     needed = set() if share == "sets" else {"all-reduce"}
     assert communication(compiled).keys() <= needed
+    if "checkpoints" not in name:  # which add up the gradients piece by piece
+        assert communication_in_loops(compiled) == []
     assert_close(actual, of_one_device(name, share), 1e-5)
 
 
