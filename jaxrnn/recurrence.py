@@ -279,16 +279,13 @@ def _is_single(given: Sequences) -> bool:
 
 
 def _may_be_shared(array: jax.Array) -> bool:
-    """Whether devices may each have a part of it, and the compiler sends what they need of others.
+    """Whether its type says that devices may each have a part, and XLA sends what they need.
 
-    The axes of an explicit mesh tell, and those of `jax.shard_map` are not the compiler's.
+    Inside `jax.shard_map` it does not.
     """
-    kinds = jax.sharding.get_abstract_mesh().axis_types
-    if kinds and all(kind == AxisType.Manual for kind in kinds):
-        return False
-    if kinds and AxisType.Auto not in kinds:
-        return any(axis is not None for axis in jax.typeof(array).sharding.spec)
-    return jax.device_count() > 1
+    sharding = jax.typeof(array).sharding
+    is_explicit = any(axis is not None for axis in sharding.spec)
+    return is_explicit or AxisType.Auto in sharding.mesh.axis_types
 
 
 def _is_mapped(given: Sequences) -> jax.Array:
@@ -386,7 +383,7 @@ def _tangents(
 
     def run_segment(dh: jax.Array, inputs: Any) -> Any:
         segment = _segment(loop, given, h, size, *inputs)
-        if not _is_small(params, given) or _may_be_shared(given.h0):
+        if not _is_small(params, given) or _may_be_shared(given.x):
             return (of_vectors if _is_single(given) else products)(dh, segment)
         # Else read where they are, the states would be copied whole for the choices below.
         within = jax.lax.dynamic_slice_in_dim(h, segment.t[0], size)
@@ -476,7 +473,7 @@ def _segment_size(given: Sequences) -> int:
     n_steps = given.x.shape[-2]
     if _is_single(given) or not isinstance(n_steps, int):
         return 1
-    if _may_be_shared(given.h0):
+    if _may_be_shared(given.x):
         return n_steps  # else the gradients would be added up over the devices in each segment
     root = math.isqrt(n_steps)
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
@@ -509,7 +506,9 @@ def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     # In one flat axis of rows, as otherwise XLA on CPUs copies what it multiplies in the transpose.
     # Steps come first in it: to put the batch first costs a copy, 1.05 times the time of a gradient
     # on jax 0.12, but a batch that is shared among devices would be gathered to put steps first.
-    is_shared = _may_be_shared(arrays)
+    # Where `jax.jit` has it shared by `in_shardings`, its type does not tell.
+    is_untold = jax.typeof(arrays).sharding.mesh.empty and jax.device_count() > 1
+    is_shared = is_untold or _may_be_shared(arrays)
     rows = jnp.moveaxis(arrays, 0, -2) if is_shared else arrays
     if any(axis is not None for axis in jax.typeof(rows).sharding.spec[1:]):
         out = rows @ weights

@@ -126,6 +126,16 @@ def test_one_parameter_on_an_explicit_axis(field: str) -> None:
         assert_close(actual, run(PARAMS._replace(**{field: stack})), 1e-6)
 
 
+def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
+    """Though its type does not tell that it is shared."""
+    on = mesh(batch=4)
+    by = (NamedSharding(on, P()), NamedSharding(on, BATCH))
+    gradient = jax.value_and_grad(partial(last, options={}))
+    compiled = jax.jit(gradient, in_shardings=by).lower(PARAMS, X).compile()
+    assert communication(compiled).keys() == {"all-reduce"}
+    assert_close(compiled(*map(jax.device_put, (PARAMS, X), by)), gradient(PARAMS, X), 1e-6)
+
+
 def test_the_second_batch_axis_may_be_shared() -> None:
     on = jax.make_mesh((4,), ("batch",), (AxisType.Explicit,))
     x = jnp.stack([X, -X])
