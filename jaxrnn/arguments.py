@@ -102,6 +102,8 @@ def _zeros(
     On a mesh they so have the type of the states, as the carry of a scan must have from the start:
     shared among devices alike, and inside `jax.shard_map` varying over them.
     """
+    if jax.sharding.get_abstract_mesh().empty:
+        return jnp.zeros((*x.shape[:-2], params.wh.shape[0]), x.dtype)
     zeros = _nothing(x[..., :0, :] @ params.wx @ params.wh)
     if params.b is not None:
         zeros = zeros + _nothing(

@@ -375,7 +375,8 @@ def _tangents(
 
         return scan(advance, dh, (segment, from_outside(segment, matmul) if at_once else None))
 
-    products = partial(run_steps, _product_of_rows, times_wh, True)
+    # Under `jax.jit` as two of the choices below share it, so that it is traced once.
+    products = jax.jit(partial(run_steps, _product_of_rows, times_wh, True))
     of_vectors = partial(run_steps, _matmul_of_vectors, lambda dstart: dstart @ params.wh, False)
     sums = partial(
         run_steps, _sum_of_products, lambda dstart: _sum_of_products(dstart, params.wh), False
@@ -435,7 +436,7 @@ def _segment(
     n_steps = given.x.shape[-2]
     divides = size == 1 or n_steps % size == 0
     begin = first if divides else jnp.minimum(first, n_steps - size)
-    cut = jax.lax.dynamic_slice_in_dim
+    cut = partial(jax.lax.dynamic_slice_in_dim, allow_negative_indices=False)
     t = begin + jnp.arange(size, dtype=jnp.int32)
     skipped = padding(given, t)
     if not divides:

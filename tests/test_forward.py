@@ -241,15 +241,18 @@ def test_dtypes_promote_as_in_jax(
         return thirds.astype(jnp.dtype(dtype))
 
     params = RNNParams(*(array(shape, of_params) for shape in ((2, 3), (3, 3), (3,))))
-    x, h0 = array((2, 4, 2), of_x), array((3,), of_h0)
+    x, h0 = array((2, 6, 2), of_x), array((3,), of_h0)
+
+    @jax.jit
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        call = params, x, h0
+        return rnn_forward(*call), *rnn_states(*call), rnn_step(params, h0, x[:, 0])
+
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("standard"):
-        h = rnn_forward(params, x, h0)
-        states = rnn_states(params, x, h0)
-        assert h.dtype == rnn_step(params, h0, x[:, 0]).dtype == jnp.dtype(expected)
-        assert states.a.dtype == states.h.dtype == jnp.dtype(expected)
-        promoted = jax.tree.map(lambda v: jnp.asarray(v).astype(expected), (params, x, h0))
-        assert_equal(h, rnn_forward(*promoted))
-        assert_equal(states, rnn_states(*promoted))
+        out = run(params, x, h0)
+        assert {each.dtype for each in out} == {jnp.dtype(expected)}
+        promoted = jax.tree.map(lambda v: np.asarray(v).astype(expected), (params, x, h0))
+        assert_equal(out, run(*promoted))
 
 
 @pytest.mark.parametrize("function", [rnn_forward, lambda *args, **kw: rnn_states(*args, **kw).h])

@@ -17,7 +17,7 @@ from tests.comparing import assert_close
 COUNT = count(1)
 
 # Each compiles programs of its own: a sample, but all of the profile `long`.
-N_EXAMPLES = settings().max_examples if settings().max_examples > 1000 else 25
+N_EXAMPLES = settings().max_examples if settings().max_examples > 1000 else 16
 
 
 class Kind(NamedTuple):

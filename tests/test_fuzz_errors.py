@@ -14,7 +14,7 @@ from jaxrnn.testing.strategies import SIZES
 from tests import bad_calls
 from tests.bad_values import replaced
 
-ENOUGH = max(500, settings().max_examples)
+ENOUGH = max(200, settings().max_examples)
 
 
 class BadCall(NamedTuple):

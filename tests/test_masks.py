@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.experimental import checkify
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Case, Sizes
 from tests.comparing import assert_close, assert_equal, filled
@@ -73,7 +73,7 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "activation", "sizes"),
     [
-        *((options, "tanh", SIZES) for options in COMBINATIONS),
+        *((options, "tanh", SIZES) for options in COMBINATIONS[::2]),
         *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("sine", SIZES), ("tanh", FEW))),
         (COMBINATIONS[0], "tanh", SIZES._replace(batch=(3,))),
     ],
@@ -146,9 +146,8 @@ def curvature(h: Any) -> Any:
 
 
 def loss(activation: Any, options: Any, params: Any, x: Any, h0: Any) -> Any:
-    a, h = rnn_states(params, x, h0, activation=activation, **options)
-    last = rnn_forward(params, x, h0, activation=activation, **options)
-    return curvature(last) + curvature(h) + curvature(2 * a)
+    h, (last,) = rnn_stacked((params,), x, (h0,), activation=activation, **options)
+    return curvature(last) + curvature(2 * h)
 
 
 EVERY = (0, 1, 2)
@@ -180,8 +179,7 @@ def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
     ("activation", "reverse", "n_steps"),
     [
         (jnp.tanh, True, 6),
-        (jax.nn.relu, False, 6),
-        (own_tanh, True, 6),
+        (own_tanh, False, 6),
         (jnp.tanh, False, 3),
     ],
 )
@@ -341,15 +339,22 @@ def test_under_vmap() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "reverse"), [((4,), True), ((3, 4), False), ((2, 3, 4), False), ((2, 3, 4), True)]
+    ("activation", "shape", "reverse", "every"),
+    [
+        ("tanh", (4,), True, None),
+        ("relu", (3, 4), False, None),
+        ("tanh", (2, 3, 4), False, 4),
+        ("sine", (2, 3, 4), True, 4),
+    ],
 )
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_resets_put_back_to_another_state(activation: str, shape: Any, reverse: bool) -> None:
+def test_resets_put_back_to_another_state(
+    activation: str, shape: Any, reverse: bool, every: int | None
+) -> None:
     """Values and gradients, that by this state among them, with lengths and checkpoints too."""
     in_jax, in_oracle = ACTIVATIONS[activation]
     masks: Any = MASKS | {"reverse": reverse}
     reset_to = uniform(*shape)
-    options: Any = masks | {"activation": in_jax, "checkpoint_every": 4}
+    options: Any = masks | {"activation": in_jax, "checkpoint_every": every}
 
     def values(params: Any, x: Any, h0: Any, reset_to: Any) -> Any:
         call = params, x, h0
@@ -433,7 +438,7 @@ def test_inside_shard_map(split: str) -> None:
     """Where nothing but the masks varies over the devices."""
     mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
     spec: Any = jax.sharding.PartitionSpec
-    args: Any = jax.tree.map(np.float32, (PARAMS, X[0], H0[0]))
+    args: Any = jax.tree.map(np.float32, (PARAMS._replace(b=None), X[0], H0[0]))
 
     def run(mask: Any) -> Any:
         return rnn_states(*args, **{split: mask})

@@ -74,8 +74,14 @@ def assert_oracles(got: Any, expected: Any, tolerance: float) -> None:
         np.testing.assert_allclose(actual, wanted, rtol=tolerance, atol=tolerance * largest)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("numerics", NUMERICS)
+@pytest.mark.parametrize(
+    ("numerics", "size"),
+    [
+        *(("tanh-float32", size) for size in SIZES),
+        ("relu-float64", "small"),
+        ("arctan-float64", "wide"),
+    ],
+)
 def test_one_number_out_of_range(numerics: str, size: str) -> None:
     """NaN, infinite or huge, in each argument: what it reaches, it reaches in the oracle."""
     dtype, tolerance, activation, activation_in_oracle = NUMERICS[numerics]

@@ -74,7 +74,7 @@ def test_accelerators_get_the_same(
         arrays = jax.tree.map(lambda array: np.stack([array, np.roll(array, 1)]), arrays)
     with jax.enable_x64(True):
         got, expected = (
-            (jax.vmap(gradient(run)) if many else gradient(run))(*arrays)
+            jax.jit(jax.vmap(gradient(run)) if many else gradient(run))(*arrays)
             for run in (recurrence._run_with_rule, recurrence._run_plainly)
         )
     assert_close(floats(got), floats(expected), 1e-12)

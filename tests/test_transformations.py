@@ -54,7 +54,7 @@ def one(tree: Any, i: int) -> Any:
 @over_functions
 @pytest.mark.parametrize(
     "mapped",
-    ["params", "x", "h0", "params x", "params h0", "x h0", "params x h0"],
+    ["params", "h0", "params x", "x h0"],
 )
 def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
     """Over each argument, alone and together; what is not mapped is shared."""
@@ -135,7 +135,7 @@ def test_inside_shard_map(function: Callable[..., Any], h0: Any, split: str) -> 
         return function(one(params, 0), x, h0)
 
     sharded = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=spec("device"))
-    assert_close(sharded(_stack_of_one(PARAMS), X), function(PARAMS, X, h0), 1e-6)
+    assert_close(jax.jit(sharded)(_stack_of_one(PARAMS), X), function(PARAMS, X, h0), 1e-6)
 
 
 def _stack_of_one(tree: Any) -> Any:
@@ -153,10 +153,11 @@ def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
         return jnp.sum(last) + jnp.sum(jnp.sin(a)) + jnp.sum(jnp.cos(h))
 
     x = X[:, :n_steps]
-    expected = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    expected = gradient(params, x)
     with jax.set_mesh(mesh):
         sharded = jax.device_put(x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
-        actual = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, sharded)
+        actual = gradient(params, sharded)
     assert_close(actual, expected, 1e-5)
 
 
@@ -170,7 +171,7 @@ def test_inside_the_loop_of_a_caller() -> None:
     assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
 
 
-@settings(max_examples=5)  # each runs operation by operation
+@settings(max_examples=2)  # each runs operation by operation
 @given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
     def half_square(*case: Any) -> Any:
@@ -210,7 +211,7 @@ def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) ->
             params, struct((batch, n_steps, 2), x.dtype), struct((batch, 4), x.dtype)
         )
         loaded = jax.export.deserialize(exported.serialize())
-        for size, steps in [(5, 6), (1, 1), (3, 2)]:
+        for size, steps in [(5, 6), (1, 2)]:
             args = params, x[:size, :steps], h0[:size]
             assert_close(loaded.call(*args), function(*args), 1e-12)
 
