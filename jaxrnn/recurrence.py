@@ -173,7 +173,7 @@ def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Traj
         if not _is_small(params, given):
             return products(*operands)
         sums = partial(two_products, matmul=_sum_of_products)
-        return cast(jax.Array, jax.lax.cond(_is_mapped(given), products, sums, *operands))
+        return cast(jax.Array, jax.lax.cond(_is_mapped(params, given), products, sums, *operands))
 
     def preactivate(inputs: tuple[jax.Array, jax.Array], start: jax.Array) -> jax.Array:
         a_in_t, x_t = inputs
@@ -288,18 +288,19 @@ def _may_be_shared(array: jax.Array) -> bool:
     return is_explicit or AxisType.Auto in sharding.mesh.axis_types
 
 
-def _is_mapped(given: Sequences) -> jax.Array:
+def _is_mapped(params: RNNParams[Any], given: Sequences) -> jax.Array:
     """Whether `jax.vmap` is applied to us: constant in the compiled program."""
-    return cast(jax.Array, _is_batched(jax.lax.stop_gradient(given.h0)))
+    arrays = jax.lax.stop_gradient((params, given.x, given.h0))
+    return cast(jax.Array, _is_batched(arrays))
 
 
 @jax.custom_batching.custom_vmap
-def _is_batched(array: jax.Array) -> jax.Array:
+def _is_batched(arrays: Any) -> jax.Array:
     return jnp.zeros((), jnp.bool_)
 
 
 @_is_batched.def_vmap
-def _(axis_size: int, in_batched: Any, array: jax.Array) -> tuple[jax.Array, bool]:
+def _(axis_size: int, in_batched: Any, arrays: Any) -> tuple[jax.Array, bool]:
     return jnp.ones((), jnp.bool_), False
 
 
@@ -375,8 +376,7 @@ def _tangents(
 
         return scan(advance, dh, (segment, from_outside(segment, matmul) if at_once else None))
 
-    # Under `jax.jit` as two of the choices below share it, so that it is traced once.
-    products = jax.jit(partial(run_steps, _product_of_rows, times_wh, True))
+    products = partial(run_steps, _product_of_rows, times_wh, True)
     of_vectors = partial(run_steps, _matmul_of_vectors, lambda dstart: dstart @ params.wh, False)
     sums = partial(
         run_steps, _sum_of_products, lambda dstart: _sum_of_products(dstart, params.wh), False
@@ -391,7 +391,7 @@ def _tangents(
         segment = segment._replace(h=masked(segment.skipped, within))
 
         def on_cpu(*operands: Any) -> Any:
-            return jax.lax.cond(_is_mapped(given), products, sums, *operands)
+            return jax.lax.cond(_is_mapped(params, given), products, sums, *operands)
 
         return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=products)
 
