@@ -46,7 +46,7 @@ def prepared(
     lengths, resets = _lengths(lengths, x), _resets(resets, x)
     zeros = _zeros(params, x, lengths, resets)
     restart = None if resets is None else _in_full("reset_to", reset_to, zeros)
-    h0 = _in_full("h0", h0, zeros if restart is None else _nothing(restart[..., None, :]))
+    h0 = _in_full("h0", h0, zeros if restart is None else jnp.zeros_like(restart))
     check_activation(activation, h0.shape, h0.dtype)
     given = Sequences(x, h0, lengths, resets, restart)
     return Loop(activation, reverse, unroll, checkpoint_every), params, given
@@ -97,27 +97,18 @@ def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
 def _zeros(
     params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
 ) -> jax.Array:
-    """Zeros `(*batch, n_nodes)`, made of all that the states are made of.
+    """Zeros `(*batch, n_nodes)`, of the type of what all that the states are made of gives.
 
-    On a mesh they so have the type of the states, as the carry of a scan must have from the start:
-    shared among devices alike, and inside `jax.shard_map` varying over them.
+    As the carry of a scan must have it from the start: on a mesh shared among devices alike, and
+    inside `jax.shard_map` varying over them. The sums are not computed.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return jnp.zeros((*x.shape[:-2], params.wh.shape[0]), x.dtype)
-    zeros = _nothing(x[..., :0, :] @ params.wx @ params.wh)
+    like = jnp.sum(x, axis=-2) @ params.wx @ params.wh
     if params.b is not None:
-        zeros = zeros + _nothing(
-            jnp.broadcast_to(params.b, (*zeros.shape[:-1], 1, *params.b.shape))
-        )
-    for mask in (None if lengths is None else lengths[..., None], resets):
+        like = like + broadcast(params.b, like)
+    for mask in (lengths, None if resets is None else jnp.sum(resets, axis=-1)):
         if mask is not None:
-            zeros = zeros + _nothing(mask[..., None].astype(zeros.dtype))
-    return zeros
-
-
-def _nothing(array: jax.Array) -> jax.Array:
-    """The sum of an array over none of its last axis but one."""
-    return jax.lax.stop_gradient(jnp.sum(array[..., :0, :], axis=-2))
+            like = like + broadcast(mask[..., None].astype(like.dtype), like)
+    return jnp.zeros_like(like)
 
 
 def promoted(

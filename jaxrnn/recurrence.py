@@ -149,8 +149,7 @@ def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
 
 
 def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    inputs = without_padding(given)
-    return _scan(loop, given, inputs, partial(_preactivate, params))
+    return _scan(loop, given, without_padding(given), partial(_preactivate, params))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -197,8 +196,7 @@ def _one_product(params: RNNParams[Any], given: Sequences) -> Callable[..., jax.
     b = jax.lax.optimization_barrier(b)
 
     def preactivate(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
-        a_t: jax.Array = jnp.matmul(jnp.concatenate([x_t, start], axis=-1), wx_wh)
-        return a_t if b is None else jnp.add(a_t, b)
+        return _biased(jnp.concatenate([x_t, start], axis=-1) @ wx_wh, b)
 
     return preactivate
 
@@ -247,8 +245,7 @@ def _activated(activation: Activation, a: jax.Array) -> jax.Array:
 def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights`, without a call of a library."""
     factors = jnp.broadcast_to(array[..., None], (*array.shape, weights.shape[-1]))
-    out: jax.Array = jnp.sum(factors * broadcast(weights, factors), axis=-2)
-    return out
+    return jnp.sum(factors * broadcast(weights, factors), axis=-2)
 
 
 def _is_small(params: RNNParams[Any], given: Sequences) -> bool:
@@ -290,8 +287,7 @@ def _may_be_shared(array: jax.Array) -> bool:
 
 def _is_mapped(params: RNNParams[Any], given: Sequences) -> jax.Array:
     """Whether `jax.vmap` is applied to us: constant in the compiled program."""
-    arrays = jax.lax.stop_gradient((params, given.x, given.h0))
-    return cast(jax.Array, _is_batched(arrays))
+    return cast(jax.Array, _is_batched(jax.lax.stop_gradient((params, given.x, given.h0))))
 
 
 @jax.custom_batching.custom_vmap

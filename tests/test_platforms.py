@@ -141,7 +141,7 @@ def test_on_cpus_small_products_are_sums(function: Callable[..., Any]) -> None:
     sets = jax.tree.map(lambda array: np.stack([array] * 3), ARGUMENTS["small"])
     assert n_products(function, ARGUMENTS["small"]) == 0
     assert n_products(jax.vmap(function), sets) > 0
-    params, *others = ARGUMENTS["small"]
+    _, *others = ARGUMENTS["small"]
     over_params = jax.vmap(function, in_axes=(0, None, None))
     assert n_products(over_params, (sets[0], *others)) > 0
     without_h0 = jax.vmap(lambda params, x: function(params, x, None), in_axes=(0, None))
