@@ -100,9 +100,9 @@ def _zeros(
     """Zeros `(*batch, n_nodes)`, of the type of what all that the states are made of gives.
 
     As the carry of a scan must have it from the start: on a mesh shared among devices alike, and
-    inside `jax.shard_map` varying over them. The sums are not computed.
+    inside `jax.shard_map` varying over them. Of no steps, as there may be NaN in the padding.
     """
-    like = jnp.sum(x, axis=-2) @ params.wx @ params.wh
+    like = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
     if params.b is not None:
         like = like + broadcast(params.b, like)
     for mask in (lengths, None if resets is None else jnp.sum(resets, axis=-1)):
