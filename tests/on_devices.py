@@ -70,7 +70,7 @@ over_ways = pytest.mark.parametrize(("loss", "options"), [(last, WITH), (states,
 
 @pytest.mark.parametrize(
     ("loss", "options", "n_nodes"),
-    [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64), (states, WITHOUT, 64)],
+    [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)],
 )
 def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes: int) -> None:
     params = network(jax.random.key(0), n_nodes)
@@ -245,7 +245,7 @@ MESHES = [
     for kind in (AxisType.Explicit, AxisType.Auto)
     for is_set in (False, True)
 ]
-# All of them take minutes, so each function is tried on one, but for HYPOTHESIS_PROFILE=long.
+# All of them take minutes, so some functions are tried on one, but for HYPOTHESIS_PROFILE=long.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -255,7 +255,7 @@ IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
         pytest.param(name, *on, id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set")
         for i, name in enumerate(FUNCTIONS)
         for j, on in enumerate(MESHES)
-        if IS_LONG or j == 5 * i % 16
+        if IS_LONG or (i % 2 and j == 5 * i % 16)
     ],
 )
 def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_set: bool) -> None:
