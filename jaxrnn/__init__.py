@@ -5,7 +5,7 @@ from jaxrnn.layers import LayerStates, init_stacked, rnn_bidirectional, rnn_stac
 from jaxrnn.params import RNNParams, init_params
 from jaxrnn.recurrence import RNNStates
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LayerStates",

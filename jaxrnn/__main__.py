@@ -5,6 +5,7 @@ First the notebook's worked example. Then an ensemble of small networks, trained
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from importlib import resources
@@ -181,4 +182,10 @@ def positive_integer(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `head`; Python would flush again at exit, and fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)

@@ -139,6 +139,8 @@ def promoted(
 
 
 def _real_array(name: str, value: ArrayLike) -> jax.Array:
+    if isinstance(value, list | tuple):  # a tree of arguments to `jax.jit`, as JAX has it
+        raise TypeError(f"{name} must be an array of real numbers, but is a {type(value).__name__}")
     try:
         array = jnp.asarray(value)
     except (OverflowError, TypeError, ValueError) as error:

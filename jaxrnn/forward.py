@@ -93,8 +93,9 @@ def rnn_forward(
         new compilation: define it once, outside any loop.
       lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps; what comes
         after them in `x` is padding. The state holds in the padding, whose contents, NaN included,
-        reach no value and no gradient; with length 0 it is `h0`. Where lengths are traced, as
-        inside the caller's own `jit`, those out of range count as the nearest in range.
+        reach no value and no gradient; with length 0 it is `h0`. Those out of range are an
+        error where they are Python or NumPy numbers; JAX arrays are not read for it, on a device or
+        traced, and count as the nearest in range.
       resets: bool `(*batch, n_steps)`: where true, the state is put back to `reset_to` before that
         step, as where a sequence begins that was packed behind another. In the padding they do
         nothing.
@@ -116,7 +117,7 @@ def rnn_forward(
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
         is not callable or changes shape or dtype, `lengths` are not integers or `resets` not bool,
         `reverse` is not a bool, `checkpoint_every` or `unroll` not an integer.
-      ValueError: shapes do not fit each other, a length is not traced and out of range,
+      ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` or `unroll` is less than 1, the former is given with a symbolic n_steps,
         or `reset_to` without `resets`.
     """

@@ -33,14 +33,15 @@ class Options(TypedDict, total=False):
 def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
     """`jax.jit`, with checks outside of what it hides or refuses without naming the argument.
 
-    Type checkers still see the function's own signature.
+    Type checkers still see the function's own signature. What `jax.jit` gives a function, such as
+    `lower`, it has here too, without these checks.
     """
 
     def decorate(function: FunctionT) -> FunctionT:
-        signature = inspect.signature(function)
-        known = {each.name for each in signature.parameters.values()}
-        if "options" in known:
-            known = known - {"options"} | Options.__annotations__.keys()
+        parameters = inspect.signature(function).parameters
+        known = {name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+        if len(known) < len(parameters):
+            known |= Options.__annotations__.keys()
         compiled = jax.jit(_on_own_mesh(function), static_argnames=static)
 
         @wraps(function)
@@ -49,18 +50,20 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
                 if name not in known:
                     unexpected = f"got an unexpected keyword argument {name!r}"
                     raise TypeError(f"{function.__name__}() {unexpected}")
-            _check_byte_order(signature, args, options)
-            lengths = options.get("lengths")
-            if lengths is not None:
-                _check_lengths(lengths, args[1] if len(args) > 1 else options.get("x"))
+            arguments = dict(zip(parameters, args, strict=False)) | options
+            _check_byte_order(arguments)
+            if options.get("lengths") is not None:
+                _check_lengths(options["lengths"], arguments.get("x"))
             try:
                 return compiled(*args, **options)
             except OverflowError as error:  # of a Python integer, whose argument it names
                 raise ValueError(str(error)) from error
             except ValueError:
-                _check_jittable(signature.bind(*args, **options).arguments, static)
+                _check_jittable(arguments, static)
                 raise
 
+        for name in ("clear_cache", "eval_shape", "lower", "trace"):
+            setattr(call, name, getattr(compiled, name))
         return cast(FunctionT, call)
 
     return decorate
@@ -86,23 +89,19 @@ def _on_own_mesh(function: FunctionT) -> FunctionT:
     return cast(FunctionT, call)
 
 
-def _check_byte_order(signature: inspect.Signature, args: Any, options: dict[str, Any]) -> None:
+def _check_byte_order(arguments: dict[str, Any]) -> None:
     """That NumPy arrays have this machine's, as `jax.jit` misreads others once it has compiled."""
-
-    def is_swapped(leaf: Any) -> bool:
-        return isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
-
-    if any(is_swapped(leaf) for leaf in jax.tree.leaves((args, options))):
-        places = _places(signature.bind(*args, **options).arguments)
-        place, leaf = next(each for each in places if is_swapped(each[1]))
-        expected = "must be in the byte order of this machine"
-        raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
+    for leaf in jax.tree.leaves(arguments):
+        if isinstance(leaf, np.ndarray) and not leaf.dtype.isnative:
+            place = next(place for place, each in _places(arguments) if each is leaf)
+            expected = "must be in the byte order of this machine"
+            raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
 
 
 def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:
     """That `jax.jit` takes them, which says of what it does not take what it is, not where."""
     for name in static:
-        value = _named(arguments).get(name)
+        value = arguments.get(name)
         try:
             hash(value)
         except TypeError:
@@ -114,29 +113,22 @@ def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:
 
 def _places(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every leaf of the arguments of a call, and what it is called."""
-    for name, argument in _named(arguments).items():
+    for name, argument in arguments.items():
         for path, leaf in jax.tree.leaves_with_path(argument):
             yield name + jax.tree_util.keystr(path), leaf
 
 
-def _named(arguments: dict[str, Any]) -> dict[str, Any]:
-    """With the options as arguments of their own."""
-    named = {name: each for name, each in arguments.items() if name != "options"}
-    return named | dict(arguments.get("options", {}))
+def _check_lengths(lengths: Any, x: Any) -> None:
+    """That each is in range, where they are numbers on this host.
 
-
-def _check_lengths(lengths: ArrayLike, x: Any) -> None:
-    """That each is in range, where they are numbers on this host."""
-    if isinstance(lengths, jax.core.Tracer):
-        return
-    if isinstance(lengths, jax.Array) and not lengths.is_fully_addressable:
-        return
-    try:
-        values, (*_, n_steps, _) = np.asarray(lengths), np.shape(x)
-    except (TypeError, ValueError):
+    What is on a device is not fetched for it, and saturates, as what is traced does.
+    """
+    shape: tuple[Any, ...] = getattr(x, "shape", ())
+    if isinstance(lengths, jax.Array | list | tuple) or len(shape) < 2:
         return  # what is wrong with them is said when they are traced
+    values, n_steps = np.asarray(lengths), shape[-2]
     if not isinstance(n_steps, int):
-        return  # it is symbolic: they saturate, as if they were traced
+        return  # it is symbolic: they saturate too
     if values.size and np.issubdtype(values.dtype, np.integer):
         for value in (values.min(), values.max()):
             if not 0 <= value <= n_steps:

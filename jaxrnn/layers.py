@@ -181,7 +181,7 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
             ("h0 of one direction must be one state", h0),
             ("reset_to must be one state for all layers and directions", options.get("reset_to")),
         ):
-            if _holds_states(state):
+            if _is_sequence(state):
                 raise TypeError(f"{wanted}, but is {_described(state)}")
         loop, params, given = prepared(layer, x, h0, **options)
         trajectory = checkpointing.run(loop, params, given)
@@ -254,13 +254,6 @@ def _is_pair(layer: Any) -> bool:
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list) and not isinstance(value, RNNParams)
-
-
-def _holds_states(value: Any) -> bool:
-    """Whether it is several states, and no list of numbers that is one."""
-    return _is_sequence(value) and any(
-        each is None or getattr(each, "ndim", 0) > 0 or _holds_states(each) for each in value
-    )
 
 
 def _described(value: Any) -> str:

@@ -52,6 +52,17 @@ def test_the_readme_gives_the_figures_printed(printed: str) -> None:
         assert float(figure) == pytest.approx(float(found[1]), rel=0.01)
 
 
+def test_a_reader_may_stop() -> None:
+    """As `head -1` does: no traceback."""
+    command = [sys.executable, "-m", "jaxrnn", "--members", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_help() -> None:
     done = run("--help")
     assert done.returncode == 0

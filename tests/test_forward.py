@@ -1,5 +1,6 @@
 """rnn_step, rnn_forward and rnn_states: values, shapes, dtypes, and how they relate."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -279,19 +280,43 @@ def test_python_scalars_do_not_widen() -> None:
     assert rnn_forward(params, x, 0.5).dtype == jnp.bfloat16
 
 
-def test_numpy_arrays_and_lists_of_arrays_are_taken() -> None:
+def test_numpy_arrays_are_taken() -> None:
     x: Any = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
     expected = rnn_forward(PARAMS, jnp.asarray(x))
     numpy_params = jax.tree.map(np.asarray, PARAMS)
-    list_params: Any = jax.tree.map(list, PARAMS)
-    for params in (numpy_params, list_params):
-        forms: Any = (x, list(x), [list(sequence) for sequence in x], x.tolist())
-        for form in forms:
-            h = rnn_forward(params, form)
-            assert h.dtype == expected.dtype
-            assert_close(h, expected, 1e-6)  # each is a program of its own, with its own rounding
-    x_t: Any = list(x[0, 0])
-    h0: Any = [0.0] * 4
-    h = rnn_step(list_params, h0, x_t)
+    assert_equal(rnn_forward(numpy_params, x), expected)
+    h0 = np.zeros(4, np.float32)
+    h = rnn_step(numpy_params, h0, x[0, 0])
     assert h.dtype == expected.dtype
     assert_close(h, rnn_states(PARAMS, x).h[0, 0], 1e-6)
+
+
+LISTS: dict[str, tuple[Any, Any, Any]] = {
+    "x": (rnn_forward, (PARAMS, [np.ones((3, 2))]), {}),
+    "h0": (rnn_forward, (PARAMS, np.ones((3, 2)), [0.0] * 4), {}),
+    "params.b": (rnn_forward, (RNNParams(*PARAMS[:2], [0.0] * 4), np.ones((3, 2))), {}),
+    "lengths": (rnn_states, (PARAMS, np.ones((1, 3, 2))), {"lengths": [3]}),
+    "resets": (rnn_states, (PARAMS, np.ones((3, 2))), {"resets": (True, False, True)}),
+    "x_t": (rnn_step, (PARAMS, np.zeros(4), [1.0, 2.0]), {}),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_are_refused_by_name(name: str) -> None:
+    function, args, options = LISTS[name]
+    expected = rf"^{re.escape(name)} must be an array of real numbers, but is a (list|tuple)"
+    with pytest.raises(TypeError, match=expected):
+        function(*args, **options)
+
+
+@pytest.mark.parametrize("function", [rnn_step, rnn_forward, rnn_states])
+def test_functions_have_what_jit_gives(function: Any) -> None:
+    """Not called alone, but lowered, traced and asked for their shapes."""
+    x = np.ones((3, 5, 2), np.float32)
+    args: Any = (PARAMS, np.zeros(4), x[:, 0]) if function is rnn_step else (PARAMS, x)
+    expected = function(*args, activation=jax.nn.relu)
+    lowered = function.lower(*args, activation=jax.nn.relu)
+    assert_equal(lowered.compile()(*args), expected)
+    shapes = function.eval_shape(*args, activation=jax.nn.relu)
+    assert jax.tree.map(jnp.shape, expected) == jax.tree.map(jnp.shape, shapes)
+    assert "tanh" in str(function.trace(*args).jaxpr)

@@ -114,12 +114,6 @@ def test_the_rule_is_jaxs_own_derivative() -> None:
     assert_close(differentiated(jnp.tanh), differentiated(own_tanh), 1e-11)
 
 
-def test_h0_may_be_lists_of_numbers() -> None:
-    h0 = [[0.1, 0.2, 0.3, 0.4]] * 3
-    out = rnn_stacked((FORWARD_ONLY[0],), X, (h0,))
-    assert_equal(out.h, rnn_states(FORWARD_ONLY[0], X, np.array(h0)).h)
-
-
 def test_a_bidirectional_layer_is_two_runs() -> None:
     forward, backward = NETWORK[0]
     masks: Any = MASKS
@@ -294,7 +288,11 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "not a number": (lambda: STACKED(dropout="half"), TypeError, "dropout must be a number"),
     "a bool": (lambda: STACKED(dropout=True), TypeError, "dropout must be a number"),
     "key": (lambda: STACKED(dropout=0.5, key=7), TypeError, "key must be one JAX PRNG key"),
-    "lengths": (lambda: STACKED(lengths=[[7, 1, 1]] * 2), ValueError, "lengths must be from 0 to"),
+    "lengths": (
+        lambda: STACKED(lengths=np.array([[7, 1, 1]] * 2)),
+        ValueError,
+        "lengths must be from 0 to",
+    ),
     "reverse": (lambda: STACKED(reverse=2), TypeError, "reverse must be a bool"),
     "n_nodes": (
         lambda: cast(Any, init_stacked)(jax.random.key(0), 3, 4),

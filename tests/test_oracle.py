@@ -1,6 +1,7 @@
 """The oracle, pinned by cases computed by hand and by finite differences, not by jaxrnn."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,21 @@ def test_states_by_hand() -> None:
     assert_equal(states.h, np.array([[216.0], [220.0**3]]))
     last = oracle.rnn_forward(SCALAR, [[2.0], [1.0]], [-1.0], activation=CUBE)
     assert_equal(last, np.array([220.0**3]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        partial(oracle.rnn_forward, SCALAR),
+        partial(oracle.rnn_states, SCALAR),
+        partial(oracle.rnn_gradients, SCALAR),
+        partial(oracle.rnn_stacked, [SCALAR]),
+        partial(oracle.stacked_gradients, [SCALAR]),
+    ],
+)
+def test_unknown_options_are_refused(function: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'leak'"):
+        function([[2.0], [1.0]], leak=0.3)
 
 
 def test_gradients_by_hand() -> None:
