@@ -33,8 +33,7 @@ class Options(TypedDict, total=False):
 def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
     """`jax.jit`, with checks outside of what it hides or refuses without naming the argument.
 
-    Type checkers still see the function's own signature. What `jax.jit` gives a function, such as
-    `lower`, it has here too, without these checks.
+    Type checkers still see the function's own signature.
     """
 
     def decorate(function: FunctionT) -> FunctionT:
@@ -62,8 +61,6 @@ def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
                 _check_jittable(arguments, static)
                 raise
 
-        for name in ("clear_cache", "eval_shape", "lower", "trace"):
-            setattr(call, name, getattr(compiled, name))
         return cast(FunctionT, call)
 
     return decorate

@@ -307,16 +307,3 @@ def test_lists_are_refused_by_name(name: str) -> None:
     expected = rf"^{re.escape(name)} must be an array of real numbers, but is a (list|tuple)"
     with pytest.raises(TypeError, match=expected):
         function(*args, **options)
-
-
-@pytest.mark.parametrize("function", [rnn_step, rnn_forward, rnn_states])
-def test_functions_have_what_jit_gives(function: Any) -> None:
-    """Not called alone, but lowered, traced and asked for their shapes."""
-    x = np.ones((3, 5, 2), np.float32)
-    args: Any = (PARAMS, np.zeros(4), x[:, 0]) if function is rnn_step else (PARAMS, x)
-    expected = function(*args, activation=jax.nn.relu)
-    lowered = function.lower(*args, activation=jax.nn.relu)
-    assert_equal(lowered.compile()(*args), expected)
-    shapes = function.eval_shape(*args, activation=jax.nn.relu)
-    assert jax.tree.map(jnp.shape, expected) == jax.tree.map(jnp.shape, shapes)
-    assert "tanh" in str(function.trace(*args).jaxpr)

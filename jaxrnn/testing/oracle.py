@@ -87,7 +87,7 @@ def rnn_states(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[FloatArray]:
     """What `jaxrnn.rnn_states` means: every `a` and `h`, each `(*batch, n_steps, n_nodes)`."""
-    run = _run(params, x, h0, **options)
+    run = _run(params, x, h0, options)
     return RNNStates(run.a, run.h)
 
 
@@ -95,7 +95,7 @@ def rnn_forward(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> FloatArray:
     """What `jaxrnn.rnn_forward` means: the state after the last step, `(*batch, n_nodes)`."""
-    return _run(params, x, h0, **options).last
+    return _run(params, x, h0, options).last
 
 
 class _Run(NamedTuple):
@@ -107,20 +107,14 @@ class _Run(NamedTuple):
     last: FloatArray
 
 
-def _run(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None,
-    *,
-    activation: Differentiable = TANH,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reset_to: ArrayLike | None = None,
-    reverse: bool = False,
-) -> _Run:
+def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Options) -> _Run:
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"the oracle has no option {', '.join(sorted(unknown))}")
     wx, wh, b = _float64(params)
     x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
-    steps, lengths, resets = _steps(x, lengths, resets, reverse)
+    activation = options.get("activation", TANH)
+    steps, lengths, resets = _steps(x, options)
+    reset_to = options.get("reset_to")
     reset_to = h0 if reset_to is None else _full_h0(params, x, reset_to)
     *batch, n_steps, _ = x.shape
     a = np.zeros((*batch, n_steps, *b.shape))
@@ -139,18 +133,17 @@ def _run(
     return _Run(start, a, h, last)
 
 
-def _steps(
-    x: FloatArray, lengths: ArrayLike | None, resets: ArrayLike | None, reverse: bool
-) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
+def _steps(x: FloatArray, options: Options) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
     """The steps in the order they are run, and lengths and resets in full."""
     *batch, n_steps, _ = x.shape
+    lengths, resets = options.get("lengths"), options.get("resets")
     lengths = np.full(batch, n_steps) if lengths is None else np.asarray(lengths)
     resets = np.zeros((*batch, n_steps), bool) if resets is None else np.asarray(resets)
     assert lengths.shape == (*batch,), (x.shape, lengths.shape)
     assert resets.shape == (*batch, n_steps), (x.shape, resets.shape)
     assert np.all((lengths >= 0) & (lengths <= n_steps)), (n_steps, lengths)
     steps = list(range(n_steps))
-    return steps[::-1] if reverse else steps, lengths, resets
+    return steps[::-1] if options.get("reverse", False) else steps, lengths, resets
 
 
 def rnn_gradients(
@@ -179,12 +172,10 @@ def rnn_gradients(
       shape of `h0`, and `(*batch, n_nodes)` where `h0` is None; that by `b` is None where `b` is.
     """
     wx, wh, b = _float64(params)
-    run = _run(params, x, h0, **options)
+    run = _run(params, x, h0, options)
     x = np.asarray(x, np.float64)
     derivative = options.get("activation", TANH).derivative
-    steps, lengths, resets = _steps(
-        x, options.get("lengths"), options.get("resets"), options.get("reverse", False)
-    )
+    steps, lengths, resets = _steps(x, options)
     g_last = np.broadcast_to(np.asarray(g_last, np.float64), run.last.shape)
     g_a = np.broadcast_to(np.asarray(g_a, np.float64), run.a.shape)
     g_h = np.broadcast_to(np.asarray(g_h, np.float64), run.h.shape)
@@ -233,7 +224,7 @@ def rnn_stacked(
     h, last = np.asarray(x, np.float64), []
     for layer, state in zip(layers, h0 or [None] * len(layers), strict=True):
         runs = [
-            _run(params, h, state_of_direction, **turned)
+            _run(params, h, state_of_direction, turned)
             for params, state_of_direction, turned in _directions(layer, options, layer, state)
         ]
         h = np.concatenate([run.h for run in runs], axis=-1)
