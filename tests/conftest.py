@@ -21,7 +21,7 @@ if jax.__version_info__ < (0, 11) and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS
 
 # Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
 settings.register_profile("dev", max_examples=30, deadline=None)
-for name, n_examples in (("ci", 30), ("brief", 10)):
+for name, n_examples in (("ci", 20), ("brief", 10)):
     settings.register_profile(
         name,
         max_examples=n_examples,
