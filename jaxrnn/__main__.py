@@ -185,7 +185,9 @@ if __name__ == "__main__":
     try:
         status = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # as of `head`; Python would flush again at exit, and fail again
+    except BrokenPipeError:
+        # The reader has stopped, as `head` does. Python flushes once more at exit, which would fail
+        # again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)

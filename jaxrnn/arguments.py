@@ -97,10 +97,11 @@ def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
 def _zeros(
     params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
 ) -> jax.Array:
-    """Zeros `(*batch, n_nodes)`, of the type of what all that the states are made of gives.
+    """Zeros `(*batch, n_nodes)` of the type that the states will have.
 
-    As the carry of a scan must have it from the start: on a mesh shared among devices alike, and
-    inside `jax.shard_map` varying over them. Of no steps, as there may be NaN in the padding.
+    The carry of a scan must have that type from the start. On a mesh it says how the states are
+    shared among devices, and inside `jax.shard_map` over which axes they vary. It follows from
+    everything that the states depend on. Of `x` no step is read, as its padding may hold NaN.
     """
     like = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
     if params.b is not None:

@@ -93,9 +93,9 @@ def rnn_forward(
         new compilation: define it once, outside any loop.
       lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps; what comes
         after them in `x` is padding. The state holds in the padding, whose contents, NaN included,
-        reach no value and no gradient; with length 0 it is `h0`. Those out of range are an
-        error where they are Python or NumPy numbers; JAX arrays are not read for it, on a device or
-        traced, and count as the nearest in range.
+        reach no value and no gradient; with length 0 it is `h0`. A Python or NumPy length
+        out of range is an error. The lengths in a JAX array, traced or not, are not checked: one
+        out of range counts as the nearest in range.
       resets: bool `(*batch, n_steps)`: where true, the state is put back to `reset_to` before that
         step, as where a sequence begins that was packed behind another. In the padding they do
         nothing.

@@ -116,13 +116,13 @@ def _places(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_lengths(lengths: Any, x: Any) -> None:
-    """That each is in range, where they are numbers on this host.
+    """Check that Python and NumPy lengths are in range.
 
-    What is on a device is not fetched for it, and saturates, as what is traced does.
+    A JAX array is not fetched from its device for this: its lengths saturate, as traced ones do.
     """
     shape: tuple[Any, ...] = getattr(x, "shape", ())
-    if isinstance(lengths, jax.Array | list | tuple) or len(shape) < 2:
-        return  # what is wrong with them is said when they are traced
+    if not isinstance(lengths, np.ndarray | np.integer | int) or len(shape) < 2:
+        return  # what else may be wrong is said when they are traced
     values, n_steps = np.asarray(lengths), shape[-2]
     if not isinstance(n_steps, int):
         return  # it is symbolic: they saturate too

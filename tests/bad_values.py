@@ -32,7 +32,7 @@ NO_ARRAYS: tuple[Any, ...] = (
     np.ma.masked_array(np.ones(99)),  # of a shape that fits, JAX takes it once that is compiled
     np.ones(3, np.complex64),
 )
-# Nowhere a list that might hold a state of each of several layers or directions.
+# Without lists: the states of several layers or directions may be in one.
 NO_STATES = tuple(each for each in NO_ARRAYS if not isinstance(each, list))
 COUNTS: tuple[Any, ...] = (0, -3, 2.0, math.nan, "2", True, np.int64(2), [2], (), np.array(2))
 BOOLS: tuple[Any, ...] = (None, 0, 1, 2.0, "yes", np.bool_(True), [], np.array(True), jnp.tanh)

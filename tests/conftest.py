@@ -14,8 +14,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update(
     "jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 )
-# Up to jax 0.10 XLA has two ways to write out fusions, of which the older
-# takes a third of the time; later it has one, and does not know the flag.
+# Up to jax 0.10 XLA has two ways to compile fusions. The older one takes a third of the time. Later
+# versions do not know the flag, and do not get it.
 if jax.__version_info__ < (0, 11) and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 

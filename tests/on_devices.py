@@ -245,7 +245,8 @@ MESHES = [
     for kind in (AxisType.Explicit, AxisType.Auto)
     for is_set in (False, True)
 ]
-# All of them take minutes, so some functions are tried on one, but for HYPOTHESIS_PROFILE=long.
+# All of them take minutes. By default every second function is tried, each on one mesh;
+# HYPOTHESIS_PROFILE=long tries every function on every mesh.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 

@@ -39,22 +39,21 @@ def all_of(case: StackedCase, cotangents: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("directions", "activation", "reverse"),
+    ("directions", "activation", "reverse", "every"),
     [
-        *((directions, "tanh", False) for directions in DIRECTIONS),
-        ((2,), "sine", True),
+        *((directions, "tanh", False, None) for directions in DIRECTIONS),
+        ((2,), "sine", True, 4),
     ],
 )
 @given(data=st.data())
 def test_values_and_gradients_are_the_oracles(
-    directions: Any, activation: str, reverse: bool, data: st.DataObject
+    directions: Any, activation: str, reverse: bool, every: int | None, data: st.DataObject
 ) -> None:
     """With NaN in the padding, which the oracle does not see, and once with checkpoints."""
     cases = strategies.stacked_cases(
         sizes=st.just(SIZES), directions=st.just(directions), dtype=np.float64
     )
     case = with_zeros_written_out(data.draw(cases))
-    every = 4 if reverse else None
     drawn: Any = {name: data.draw(getattr(strategies, name)(SIZES)) for name in MASKS}
     drawn["reverse"] = reverse
     in_jax, in_oracle = ACTIVATIONS[activation]

@@ -73,7 +73,7 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "activation", "sizes"),
     [
-        *((options, "tanh", SIZES) for options in COMBINATIONS[::2]),
+        *((COMBINATIONS[i], "tanh", SIZES) for i in (0, 1, 4, 5)),  # both directions
         *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("sine", SIZES), ("tanh", FEW))),
         (COMBINATIONS[0], "tanh", SIZES._replace(batch=(3,))),
     ],
