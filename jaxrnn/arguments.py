@@ -1,213 +1,163 @@
-"""The arguments of the public functions: checked while they are traced, and of one dtype.
+"""Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
 
-A call that is already compiled pays nothing for it.
-"""
-
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from jaxrnn.errors import refuse, require
+from jaxrnn.options import Activation, Options, Run
 from jaxrnn.params import RNNParams, is_real
-from jaxrnn.recurrence import Activation, Loop
-from jaxrnn.sequences import Sequences, broadcast
+from jaxrnn.sequences import broadcast, zero_states
 
 
-def prepared(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None,
-    activation: Activation = jnp.tanh,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reset_to: ArrayLike | None = None,
-    reverse: bool = False,
-    checkpoint_every: int | None = None,
-    unroll: int = 1,
-) -> tuple[Loop, RNNParams[Any], Sequences]:
-    """The arguments of the recurrence: checked, of one dtype, `h0` in full shape."""
-    check_bool("reverse", reverse)
-    _check_count("unroll", unroll)
-    if checkpoint_every is not None:
-        _check_count("checkpoint_every", checkpoint_every)
+def prepare_run(
+    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, **options: Unpack[Options]
+) -> tuple[RNNParams[Any], Run]:
+    """Check the arguments of a run, promote them to one dtype, and fill in the states."""
+    has_resets = options.get("reset_to") is None or options.get("resets") is not None
+    require(has_resets, "resets", "given where reset_to is", None, ValueError)
     h0 = 0.0 if h0 is None else h0
-    if reset_to is None:
-        reset_to = h0
-    elif resets is None:
-        raise ValueError("reset_to needs resets, but these are None")
-    params, (x, h0, reset_to) = promoted(params, {"x": x, "h0": h0, "reset_to": reset_to})
-    if x.ndim < 2:
-        raise ValueError(
-            f"x must have shape (*batch, n_steps, n_features), but has shape {x.shape}"
-        )
-    check_features("x", x, params)
-    lengths, resets = _lengths(lengths, x), _resets(resets, x)
-    zeros = _zeros(params, x, lengths, resets)
-    restart = None if resets is None else _in_full("reset_to", reset_to, zeros)
-    h0 = _in_full("h0", h0, zeros if restart is None else jnp.zeros_like(restart))
-    check_activation(activation, h0.shape, h0.dtype)
-    given = Sequences(x, h0, lengths, resets, restart)
-    return Loop(activation, reverse, unroll, checkpoint_every), params, given
+    restart: Any = h0 if options.get("reset_to") is None else options["reset_to"]
+    params, (x, h0, restart) = promote(params, x=x, h0=h0, reset_to=restart)
+    _check_last_axis("x", x, "(*batch, n_steps, n_features)", params)
+    lengths, resets = _as_lengths(options.get("lengths"), x), _as_resets(options.get("resets"), x)
+    zeros = zero_states(params, x, lengths, resets)
+    reset_to = None if resets is None else _fill("reset_to", restart, zeros)
+    h0 = _fill("h0", h0, zeros if reset_to is None else jnp.zeros_like(reset_to))
+    arrays: Any = {"lengths": lengths, "resets": resets, "reset_to": reset_to}
+    run = Run(x, h0, **{**options, **arrays})
+    require(isinstance(run.reverse, bool), "reverse", "a bool", run.reverse)
+    for name in ("unroll", "checkpoint_every"):
+        count = getattr(run, name)
+        if count is not None or name == "unroll":
+            require(type(count) is int, name, "an integer", count)
+            require(count >= 1, name, "at least 1", count, ValueError)
+    is_known = run.checkpoint_every is None or isinstance(x.shape[-2], int)
+    require(is_known, "n_steps", "known where checkpoint_every is given", x.shape[-2], ValueError)
+    _check_activation(run.activation, h0)
+    return params, run
 
 
-def _lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
-    """As int32, in range."""
+def prepare_step(
+    params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, activation: Activation
+) -> tuple[RNNParams[Any], jax.Array, jax.Array]:
+    """Check the arguments of a step, promote them to one dtype, and broadcast the batch axes."""
+    params, (h, x_t) = promote(params, h=h, x_t=x_t)
+    _check_last_axis("x_t", x_t, "(*batch, n_features)", params)
+    _check_last_axis("h", h, "(*batch, n_nodes)", params)
+    try:
+        batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
+    except ValueError:
+        expected = f"broadcastable against x_t of shape {x_t.shape} in its batch axes"
+        refuse("h", expected, h, ValueError)
+    if h.shape[:-1] != batch:
+        like = jnp.sum(x_t, axis=-1, keepdims=True)
+        h = broadcast(h, jnp.broadcast_to(like, (*batch, h.shape[-1])))
+    x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
+    _check_activation(activation, h)
+    return params, h, x_t
+
+
+def promote(params: RNNParams[Any], **inputs: ArrayLike) -> tuple[RNNParams[Any], list[jax.Array]]:
+    """Make arrays of parameters and inputs, of the one floating dtype that all promote to."""
+    require(isinstance(params, RNNParams), "params", "an RNNParams", params)
+    weights = {f"params.{name}": value for name, value in params._asdict().items()}
+    given = inputs | weights
+    if params.b is None:
+        del given["params.b"]
+    arrays = {name: _as_array(name, value) for name, value in given.items()}
+    check_params(RNNParams(*(arrays.get(name) for name in weights)))
+    # The Python type `float` makes integers floating and widens nothing.
+    try:
+        dtype = jnp.result_type(*arrays.values(), float)
+    except ValueError as error:  # of types that JAX does not promote, such as int4
+        error.add_note(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items()))
+        raise
+    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+    return RNNParams(*(arrays.get(name) for name in weights)), [arrays[name] for name in inputs]
+
+
+def _as_array(name: str, value: ArrayLike) -> jax.Array:
+    expected = "an array of real numbers"
+    require(not isinstance(value, list | tuple), name, expected, value)  # as JAX does
+    try:
+        array = jnp.asarray(value)
+    except (OverflowError, TypeError, ValueError):
+        refuse(name, expected, value)
+    require(is_real(array.dtype), name, expected, array)
+    return array
+
+
+def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
+    """As int32, where a length out of range is the nearest in range."""
     if lengths is None:
         return None
-    array = _real_array("lengths", lengths)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"lengths must be integers, but have dtype {array.dtype}")
-    if array.shape != x.shape[:-2]:
-        raise ValueError(
-            f"lengths must have shape (*batch,) = {x.shape[:-2]} to fit x of shape {x.shape}, "
-            f"but have shape {array.shape}"
-        )
+    array = _as_array("lengths", lengths)
+    require(jnp.issubdtype(array.dtype, jnp.integer), "lengths", "integers", array)
+    _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
     n_steps = jnp.asarray(x.shape[-2], array.dtype)
     return jnp.clip(array, jnp.zeros_like(n_steps), n_steps).astype(jnp.int32)
 
 
-def _resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
+def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     if resets is None:
         return None
-    array = _real_array("resets", resets)
-    if array.dtype != jnp.bool_:
-        raise TypeError(f"resets must be bool, but have dtype {array.dtype}")
-    if array.shape != x.shape[:-1]:
-        raise ValueError(
-            f"resets must have shape (*batch, n_steps) = {x.shape[:-1]} to fit x of shape "
-            f"{x.shape}, but have shape {array.shape}"
-        )
+    array = _as_array("resets", resets)
+    require(array.dtype == jnp.bool_, "resets", "bools", array)
+    _check_shape("resets", array, "(*batch, n_steps)", x.shape[:-1], f"x of shape {x.shape}")
     return array
 
 
-def _in_full(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
+def _fill(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
+    """Broadcast to the shape and type of all states."""
     try:
         return zeros + broadcast(state, zeros)
     except ValueError:
-        raise ValueError(
-            f"{name} must broadcast to (*batch, n_nodes) = {zeros.shape}, but has shape "
-            f"{state.shape}"
-        ) from None
-
-
-def _zeros(
-    params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
-) -> jax.Array:
-    """Zeros `(*batch, n_nodes)` of the type that the states will have.
-
-    The carry of a scan must have that type from the start. On a mesh it says how the states are
-    shared among devices, and inside `jax.shard_map` over which axes they vary. It follows from
-    everything that the states depend on. Of `x` no step is read, as its padding may hold NaN.
-    """
-    like = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
-    if params.b is not None:
-        like = like + broadcast(params.b, like)
-    for mask in (lengths, None if resets is None else jnp.sum(resets, axis=-1)):
-        if mask is not None:
-            like = like + broadcast(mask[..., None].astype(like.dtype), like)
-    return jnp.zeros_like(like)
-
-
-def promoted(
-    params: RNNParams[Any], inputs: dict[str, ArrayLike]
-) -> tuple[RNNParams[Any], list[jax.Array]]:
-    """`params` and the named inputs as arrays of the one floating dtype that all promote to."""
-    if not isinstance(params, RNNParams):
-        raise TypeError(f"params must be an RNNParams, but is a {type(params).__name__}")
-    arrays = [_real_array(name, value) for name, value in inputs.items()]
-    weights = RNNParams(
-        _real_array("params.wx", params.wx),
-        _real_array("params.wh", params.wh),
-        None if params.b is None else _real_array("params.b", params.b),
-    )
-    check_params(weights)
-    # The Python type `float` makes integers floating and widens nothing.
-    try:
-        dtype = jnp.result_type(*jax.tree.leaves(weights), *arrays, float)
-    except ValueError as error:  # of types that JAX does not promote, such as int4
-        named = dict(zip(inputs, arrays, strict=True)) | {
-            f"params.{name}": array for name, array in weights._asdict().items()
-        }
-        came = [f"{name} is {each.dtype}" for name, each in named.items() if each is not None]
-        error.add_note(", ".join(came))
-        raise
-    weights = jax.tree.map(lambda array: array.astype(dtype), weights)
-    return weights, [array.astype(dtype) for array in arrays]
-
-
-def _real_array(name: str, value: ArrayLike) -> jax.Array:
-    if isinstance(value, list | tuple):  # a tree of arguments to `jax.jit`, as JAX has it
-        raise TypeError(f"{name} must be an array of real numbers, but is a {type(value).__name__}")
-    try:
-        array = jnp.asarray(value)
-    except (OverflowError, TypeError, ValueError) as error:
-        came = type(value).__name__
-        raise TypeError(f"{name} must be an array of real numbers, but is a {came}") from error
-    if not is_real(array.dtype):
-        raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
-    return array
+        refuse(name, f"broadcastable to (*batch, n_nodes) = {zeros.shape}", state, ValueError)
 
 
 def check_params(params: RNNParams[Any], name: str = "params") -> None:
-    """That the shapes of its arrays fit each other."""
+    """Require shapes that fit each other."""
     wx, wh, b = params
-    if wx.ndim != 2:
-        raise ValueError(
-            f"{name}.wx must have shape (n_features, n_nodes), but has shape {wx.shape}; "
-            "map over a stack of parameter sets with jax.vmap"
-        )
-    n_nodes = wx.shape[1]
-    if wh.shape != (n_nodes, n_nodes):
-        raise ValueError(
-            f"{name}.wh must have shape (n_nodes, n_nodes) = {(n_nodes, n_nodes)} to fit {name}.wx "
-            f"of shape {wx.shape}, but has shape {wh.shape}"
-        )
-    if b is not None and b.shape != (n_nodes,):
-        raise ValueError(
-            f"{name}.b must have shape (n_nodes,) = {(n_nodes,)} to fit {name}.wx of shape "
-            f"{wx.shape}, or be None, but has shape {b.shape}"
-        )
+    expected = "of shape (n_features, n_nodes) (jax.vmap maps over a stack of parameter sets)"
+    require(wx.ndim == 2, f"{name}.wx", expected, wx, ValueError)
+    n_nodes, fit = wx.shape[1], f"{name}.wx of shape {wx.shape}"
+    _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", (n_nodes, n_nodes), fit)
+    if b is not None:
+        _check_shape(f"{name}.b", b, "(n_nodes,)", (n_nodes,), fit)
 
 
-def check_features(name: str, array: jax.Array, params: RNNParams[Any]) -> None:
-    """That the last axis of `array` is what `params.wx` takes."""
-    if array.shape[-1] != params.wx.shape[0]:
-        raise ValueError(
-            f"{name} has {array.shape[-1]} features ({name}: {array.shape}), but params.wx expects "
-            f"{params.wx.shape[0]} (wx: {params.wx.shape})"
-        )
+def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: str) -> None:
+    expected = f"of shape {axes} = {shape} to fit {fit}"
+    require(array.shape == shape, name, expected, array, ValueError)
 
 
-def check_activation(activation: Activation, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """That it is a function that keeps them."""
-    if not callable(activation):
-        raise TypeError(f"activation must be callable, but is {activation!r}")
+def _check_last_axis(name: str, array: jax.Array, axes: str, params: RNNParams[Any]) -> None:
+    """Require as many entries as `params.wx` has rows, or nodes, behind batch axes and steps."""
+    size = params.wx.shape["n_nodes" in axes]
+    fits = array.ndim >= axes.count(",") and array.shape[-1] == size
+    expected = f"of shape {axes}, ending in {size} to fit params.wx of shape {params.wx.shape}"
+    require(fits, name, expected, array, ValueError)
+
+
+def _check_activation(activation: Activation, states: jax.Array) -> None:
+    """Require a function that keeps shape and dtype."""
+    require(callable(activation), "activation", "callable", activation)
+    like = jax.ShapeDtypeStruct(states.shape, states.dtype)
     try:
-        # The lambda, as JAX keeps weak references to what it traces and not all callables allow it.
-        h = jax.eval_shape(lambda a: activation(a), jax.ShapeDtypeStruct(shape, dtype))
+        # In a lambda, as JAX keeps weak references to what it traces, and not all callables have
+        # them.
+        h = jax.eval_shape(lambda a: activation(a), like)
     except Exception as error:
         error.add_note("in activation, which is called on arrays that are traced")
         raise
-    if getattr(h, "shape", None) != shape or h.dtype != dtype:
+    if (getattr(h, "shape", None), getattr(h, "dtype", None)) != (like.shape, like.dtype):
         came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
         raise TypeError(
             "activation must return the dtype and shape it is given, "
-            f"{dtype}{shape}, but returned {came}"
+            f"{like.dtype}{like.shape}, but returned {came}"
         )
-
-
-def check_bool(name: str, value: bool) -> None:
-    """That it is one, and nothing that merely counts as one."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, but is {value!r}")
-
-
-def _check_count(name: str, count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"{name} must be an integer, but is {count!r}")
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, but is {count}")

@@ -1,25 +1,21 @@
 """The public functions of the vanilla RNN: one step, the last state, all states."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn import checkpointing, recurrence
-from jaxrnn.arguments import (
-    check_activation,
-    check_features,
-    prepared,
-    promoted,
-)
+from jaxrnn import recurrence
+from jaxrnn.arguments import prepare_run, prepare_step
+from jaxrnn.checkpointing import run_pieces
 from jaxrnn.jitting import jitted
+from jaxrnn.options import Activation, Options
 from jaxrnn.params import RNNParams
-from jaxrnn.recurrence import Activation, RNNStates
-from jaxrnn.sequences import broadcast
+from jaxrnn.recurrence import RNNStates
 
 
-@jitted("activation")
+@jitted()
 def rnn_step(
     params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, *, activation: Activation = jnp.tanh
 ) -> jax.Array:
@@ -39,43 +35,13 @@ def rnn_step(
     Raises:
       TypeError, ValueError: as `rnn_forward`.
     """
-    params, (x_t, h) = promoted(params, {"x_t": x_t, "h": h})
-    if x_t.ndim == 0:
-        raise ValueError("x_t must have shape (*batch, n_features), but has shape ()")
-    check_features("x_t", x_t, params)
-    n_nodes = params.wh.shape[0]
-    if h.ndim == 0 or h.shape[-1] != n_nodes:
-        raise ValueError(
-            f"h must have shape (*batch, n_nodes) with n_nodes = {n_nodes}, but has shape {h.shape}"
-        )
-    try:
-        batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
-    except ValueError:
-        raise ValueError(
-            "h and x_t must have batch axes that broadcast against each other, "
-            f"but have shapes {h.shape} and {x_t.shape}"
-        ) from None
-    if h.shape[:-1] != batch:
-        like = jnp.sum(x_t, axis=-1, keepdims=True)
-        h = broadcast(h, jnp.broadcast_to(like, (*batch, n_nodes)))
-    x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
-    check_activation(activation, h.shape, h.dtype)
-    return recurrence.step(params, h, x_t, activation).h
+    params, h, x_t = prepare_step(params, h, x_t, activation)
+    return recurrence.step(params, h, x_t, activation)
 
 
-@jitted("activation", "reverse", "checkpoint_every", "unroll")
+@jitted()
 def rnn_forward(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    activation: Activation = jnp.tanh,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reset_to: ArrayLike | None = None,
-    reverse: bool = False,
-    checkpoint_every: int | None = None,
-    unroll: int = 1,
+    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
 
@@ -121,25 +87,12 @@ def rnn_forward(
         `checkpoint_every` or `unroll` is less than 1, the former is given with a symbolic n_steps,
         or `reset_to` without `resets`.
     """
-    loop, params, given = prepared(
-        params, x, h0, activation, lengths, resets, reset_to, reverse, checkpoint_every, unroll
-    )
-    return checkpointing.run(loop, params, given).last
+    return run_pieces(*prepare_run(params, x, h0, **options)).last
 
 
-@jitted("activation", "reverse", "checkpoint_every", "unroll")
+@jitted()
 def rnn_states(
-    params: RNNParams[Any],
-    x: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    activation: Activation = jnp.tanh,
-    lengths: ArrayLike | None = None,
-    resets: ArrayLike | None = None,
-    reset_to: ArrayLike | None = None,
-    reverse: bool = False,
-    checkpoint_every: int | None = None,
-    unroll: int = 1,
+    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[jax.Array]:
     """Every pre-activation and every hidden state of a vanilla RNN run over a sequence.
 
@@ -152,7 +105,4 @@ def rnn_states(
       field that is not used is not stored; to store neither, for the last state alone, call
       `rnn_forward`.
     """
-    loop, params, given = prepared(
-        params, x, h0, activation, lengths, resets, reset_to, reverse, checkpoint_every, unroll
-    )
-    return recurrence.states(checkpointing.run(loop, params, given))
+    return run_pieces(*prepare_run(params, x, h0, **options)).states()

@@ -1,132 +1,130 @@
-"""The public functions under `jax.jit`, and what is checked outside of it.
-
-A call that is compiled already pays for no other check.
-"""
+"""`jax.jit` for the public functions, with the checks that must run before it."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any, TypedDict, TypeVar, cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import update_wrapper
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.sharding import AxisType
-from jax.typing import ArrayLike
 
-from jaxrnn.recurrence import Activation
+from jaxrnn.errors import refuse, require
+from jaxrnn.options import OPTIONS, STATIC, Options
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-class Options(TypedDict, total=False):
-    """The options of `rnn_forward`, where they are passed on."""
-
-    activation: Activation
-    lengths: ArrayLike | None
-    resets: ArrayLike | None
-    reset_to: ArrayLike | None
-    reverse: bool
-    checkpoint_every: int | None
-    unroll: int
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def jitted(*static: str) -> Callable[[FunctionT], FunctionT]:
-    """`jax.jit`, with checks outside of what it hides or refuses without naming the argument.
+class Jitted(Generic[P, R]):
+    """A function under `jax.jit`, whose `lower`, `trace`, `eval_shape` and so on it has too.
 
-    Type checkers still see the function's own signature.
+    Each call checks what `jax.jit` would misread in silence, or refuse without naming the argument.
     """
 
-    def decorate(function: FunctionT) -> FunctionT:
-        parameters = inspect.signature(function).parameters
-        known = {name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
-        if len(known) < len(parameters):
-            known |= Options.__annotations__.keys()
-        compiled = jax.jit(_on_own_mesh(function), static_argnames=static)
+    # `functools.wraps` copies the other attributes to what JAX makes of the function.
+    __slots__ = ("__dict__", "__weakref__", "_compiled", "_names", "_static")
 
-        @wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            for name in options:
-                if name not in known:
-                    unexpected = f"got an unexpected keyword argument {name!r}"
-                    raise TypeError(f"{function.__name__}() {unexpected}")
-            arguments = dict(zip(parameters, args, strict=False)) | options
-            _check_byte_order(arguments)
-            if options.get("lengths") is not None:
-                _check_lengths(options["lengths"], arguments.get("x"))
-            try:
-                return compiled(*args, **options)
-            except OverflowError as error:  # of a Python integer, whose argument it names
-                raise ValueError(str(error)) from error
-            except ValueError:
-                _check_jittable(arguments, static)
-                raise
+    def __init__(self, function: Callable[P, R], *more_static: str) -> None:
+        """Jit the function. Options that are no arrays are static, and so are `more_static`."""
+        signature = inspect.signature(function)
+        *parameters, last = signature.parameters.values()
+        if last.kind is last.VAR_KEYWORD:  # `help` shows every option in its place
+            last = last.replace(kind=last.KEYWORD_ONLY)
+            types = Options.__annotations__
+            options = [
+                last.replace(name=each.name, default=each.default, annotation=types[each.name])
+                for each in OPTIONS
+            ]
+        else:
+            options = [last]
+        update_wrapper(self, function)
+        self.__signature__ = signature.replace(parameters=[*parameters, *options])
+        self._names = tuple(self.__signature__.parameters)
+        self._static = [name for name in (*STATIC, *more_static) if name in self._names]
 
-        return cast(FunctionT, call)
+        def on_own_mesh(*args: P.args, **kwargs: P.kwargs) -> R:
+            with _explicit_mesh_of((args, kwargs)):
+                return function(*args, **kwargs)
 
-    return decorate
+        traced = update_wrapper(on_own_mesh, function)
+        self._compiled = jax.jit(traced, static_argnames=self._static)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the compiled function."""
+        for name, value in kwargs.items():
+            if name not in self._names:
+                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
+            if name in self._static:
+                _check_hashable(name, value)
+        arguments = dict(zip(self._names, args, strict=False)) | kwargs
+        for leaf in jax.tree.leaves(arguments):
+            if isinstance(leaf, np.ndarray):
+                _check_array(leaf, arguments)
+        _check_lengths(arguments.get("lengths"), arguments.get("x"))
+        return cast(R, self._compiled(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what `jax.jit` gives: `lower`, `trace`, `eval_shape`, ..."""
+        return getattr(self._compiled, name)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """Bind as a function does, by which `help` knows one."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        """Pickle by name, as a function does."""
+        return cast(str, self.__qualname__)
 
 
-def _on_own_mesh(function: FunctionT) -> FunctionT:
-    """Traced on the mesh of explicit axes that the arguments are on, where none is set.
+def jitted(*more_static: str) -> Callable[[Callable[P, R]], Jitted[P, R]]:
+    """Decorate a public function; `more_static` names static arguments that are no options."""
+    return lambda function: Jitted(function, *more_static)
 
-    There alone do constants of the loops, and what JAX makes of these in derivatives and under
-    `jax.vmap`, have shardings that fit.
+
+def _explicit_mesh_of(arguments: Any) -> AbstractContextManager[Any]:
+    """The mesh of explicit axes that the arguments are on, where none is set.
+
+    Only when it is set do the constants of the loops, and what JAX makes of them in derivatives and
+    under `jax.vmap`, have shardings that fit.
     """
-
-    @wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        leaves = [leaf for leaf in jax.tree.leaves((args, options)) if isinstance(leaf, jax.Array)]
-        meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
-        explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
-        if not explicit or not jax.sharding.get_abstract_mesh().empty:
-            return function(*args, **options)
-        with jax.sharding.use_abstract_mesh(explicit[0]):
-            return function(*args, **options)
-
-    return cast(FunctionT, call)
+    leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
+    if not explicit or not jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(explicit[0])
 
 
-def _check_byte_order(arguments: dict[str, Any]) -> None:
-    """That NumPy arrays have this machine's, as `jax.jit` misreads others once it has compiled."""
-    for leaf in jax.tree.leaves(arguments):
-        if isinstance(leaf, np.ndarray) and not leaf.dtype.isnative:
-            place = next(place for place, each in _places(arguments) if each is leaf)
-            expected = "must be in the byte order of this machine"
-            raise TypeError(f"{place} {expected}, but has dtype {leaf.dtype.str!r}")
+def _check_hashable(name: str, value: Any) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        refuse(name, "hashable, as it is static", value)
 
 
-def _check_jittable(arguments: dict[str, Any], static: Sequence[str]) -> None:
-    """That `jax.jit` takes them, which says of what it does not take what it is, not where."""
-    for name in static:
-        value = arguments.get(name)
-        try:
-            hash(value)
-        except TypeError:
-            raise TypeError(f"{name} must be hashable, as it is static, but is {value!r}") from None
-    for place, leaf in _places(arguments):
-        if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{place} must be an array of real numbers, but is a MaskedArray")
-
-
-def _places(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every leaf of the arguments of a call, and what it is called."""
-    for name, argument in arguments.items():
-        for path, leaf in jax.tree.leaves_with_path(argument):
-            yield name + jax.tree_util.keystr(path), leaf
+def _check_array(array: np.ndarray[Any, Any], arguments: dict[str, Any]) -> None:
+    """Refuse what `jax.jit` misreads once it has compiled a call of the same shapes."""
+    is_masked = isinstance(array, np.ma.MaskedArray)
+    if is_masked or not array.dtype.isnative:
+        leaves = jax.tree.leaves_with_path(arguments)
+        path = next(path for path, leaf in leaves if leaf is array)
+        expected = "no masked array" if is_masked else "in the byte order of this machine"
+        refuse(path[0].key + jax.tree_util.keystr(path[1:]), expected, array)
 
 
 def _check_lengths(lengths: Any, x: Any) -> None:
-    """Check that Python and NumPy lengths are in range.
+    """Require Python and NumPy lengths in range.
 
     A JAX array is not fetched from its device for this: its lengths saturate, as traced ones do.
     """
     shape: tuple[Any, ...] = getattr(x, "shape", ())
     if not isinstance(lengths, np.ndarray | np.integer | int) or len(shape) < 2:
-        return  # what else may be wrong is said when they are traced
+        return  # other mistakes are found when the call is traced
     values, n_steps = np.asarray(lengths), shape[-2]
-    if not isinstance(n_steps, int):
-        return  # it is symbolic: they saturate too
-    if values.size and np.issubdtype(values.dtype, np.integer):
+    if values.size and np.issubdtype(values.dtype, np.integer) and isinstance(n_steps, int):
         for value in (values.min(), values.max()):
-            if not 0 <= value <= n_steps:
-                raise ValueError(f"lengths must be from 0 to n_steps = {n_steps}, but hold {value}")
+            expected = f"from 0 to n_steps = {n_steps}"
+            require(0 <= value <= n_steps, "lengths", expected, int(value), ValueError)

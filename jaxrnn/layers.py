@@ -7,13 +7,14 @@ from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from jaxrnn import checkpointing, recurrence
-from jaxrnn.arguments import check_bool, prepared
-from jaxrnn.jitting import Options, jitted
-from jaxrnn.params import ArrayT, Draws, RNNParams, checked_size, init_params, split_key
+from jaxrnn.arguments import prepare_run
+from jaxrnn.checkpointing import run_pieces
+from jaxrnn.errors import require
+from jaxrnn.jitting import jitted
+from jaxrnn.options import Options
+from jaxrnn.params import ArrayT, Draws, RNNParams, as_size, init_params, split_key
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -62,28 +63,23 @@ def init_stacked(
       TypeError, ValueError: as `init_params`; `n_nodes` is not a sequence, or is empty;
         `bidirectional` is not a bool.
     """
-    check_bool("bidirectional", bidirectional)
-    if not _is_sequence(n_nodes):
-        raise TypeError(f"n_nodes must be a tuple or list, one a layer, but is {n_nodes!r}")
-    if not n_nodes:
-        raise ValueError("n_nodes must hold at least one layer, but is empty")
+    require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
+    require(_is_sequence(n_nodes), "n_nodes", "a tuple or list, one a layer", n_nodes)
+    require(len(n_nodes) > 0, "n_nodes", "at least one layer", n_nodes, ValueError)
     layers: list[Layer[jax.Array]] = []
-    sizes = [checked_size("n_nodes", size, least=1) for size in n_nodes]
+    sizes = [as_size("n_nodes", size, least=1) for size in n_nodes]
     for layer_key, size in zip(split_key(key, len(sizes)), sizes, strict=True):
         if bidirectional:
-            forward, backward = split_key(layer_key, 2)
-            pair = (
-                init_params(forward, n_features, size, **draws),
-                init_params(backward, n_features, size, **draws),
-            )
-            layers.append(pair)
+            keys = split_key(layer_key, 2)
+            forward, backward = (init_params(each, n_features, size, **draws) for each in keys)
+            layers.append((forward, backward))
         else:
             layers.append(init_params(layer_key, n_features, size, **draws))
         n_features = 2 * size if bidirectional else size
     return tuple(layers)
 
 
-@jitted("activation", "reverse", "checkpoint_every", "unroll")
+@jitted()
 def rnn_bidirectional(
     params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
 ) -> LayerStates[jax.Array]:
@@ -109,12 +105,11 @@ def rnn_bidirectional(
       TypeError, ValueError: as `rnn_forward`, with a note in which direction; `params` or `h0` is
         not a pair, or the directions differ in nodes.
     """
-    if not _is_pair(params):
-        raise TypeError(f"params must be a pair of RNNParams, but is {_described(params)}")
+    require(_is_pair(params), "params", "a pair of RNNParams", params)
     return _run_layer(params, x, h0, options)
 
 
-@jitted("dropout", "activation", "reverse", "checkpoint_every", "unroll")
+@jitted("dropout")
 def rnn_stacked(
     layers: Sequence[Layer[Any]],
     x: ArrayLike,
@@ -156,12 +151,10 @@ def rnn_stacked(
         layer in nodes; `dropout` is not a number or out of range; `key` is not one key.
     """
     check_layers(layers)
-    states = [None] * len(layers) if h0 is None else h0
-    if not _is_sequence(states):
-        raise TypeError(f"h0 must be a tuple or list, one a layer, but is {_described(states)}")
-    if len(states) != len(layers):
-        raise ValueError(f"h0 must hold {len(layers)} states, one a layer, but holds {len(states)}")
-    _check_dropout(dropout)
+    states = _as_states("one a layer", h0, len(layers))
+    is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+    require(is_number, "dropout", "a number", dropout)
+    require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     h: Any = x
     last = []
@@ -177,30 +170,26 @@ def rnn_stacked(
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
     if isinstance(layer, RNNParams):
-        for wanted, state in (
-            ("h0 of one direction must be one state", h0),
-            ("reset_to must be one state for all layers and directions", options.get("reset_to")),
-        ):
-            if _is_sequence(state):
-                raise TypeError(f"{wanted}, but is {_described(state)}")
-        loop, params, given = prepared(layer, x, h0, **options)
-        trajectory = checkpointing.run(loop, params, given)
-        return LayerStates(recurrence.states(trajectory).h, trajectory.last)
-    if h0 is not None and not (_is_sequence(h0) and len(h0) == 2):
-        raise TypeError(f"h0 of two directions must be a pair of states, but is {_described(h0)}")
-    h0_forward, h0_backward = (None, None) if h0 is None else h0
+        trajectory = run_pieces(*prepare_run(layer, x, h0, **options))
+        return LayerStates(trajectory.states().h, trajectory.last)
+    states = _as_states("one a direction", h0, 2)
     opposite: Options = {**options, "reverse": not options.get("reverse", False)}
     with _noting("in the forward direction"):
-        forward = _run_layer(layer[0], x, h0_forward, options)
+        forward = _run_layer(layer[0], x, states[0], options)
     with _noting("in the backward direction"):
-        backward = _run_layer(layer[1], x, h0_backward, opposite)
+        backward = _run_layer(layer[1], x, states[1], opposite)
     sizes = forward.h.shape[-1], backward.h.shape[-1]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"params of both directions must have equally many nodes, but have {sizes}"
-        )
+    require(sizes[0] == sizes[1], "n_nodes", "the same in both directions", sizes, ValueError)
     h = jnp.concatenate([forward.h, backward.h], axis=-1)
     return LayerStates(h, (forward.last, backward.last))
+
+
+def _as_states(each: str, h0: Any, n: int) -> Any:
+    """One state, or None, for each layer or direction."""
+    h0 = (None,) * n if h0 is None else h0
+    require(_is_sequence(h0), "h0", f"a tuple or list, {each}", h0)
+    require(len(h0) == n, "h0", f"{n} states, {each}", h0, ValueError)
+    return h0
 
 
 @contextmanager
@@ -218,47 +207,22 @@ def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
 
 
 def check_layers(layers: Any) -> None:
-    """That each is an `RNNParams` or a pair of them, and there is at least one."""
-    if not _is_sequence(layers):
-        came = _described(layers)
-        raise TypeError(f"layers must be a tuple or list of RNNParams or pairs, but is {came}")
-    if not layers:
-        raise ValueError("layers must hold at least one layer, but is empty")
+    """Require at least one layer, and of each that it is an `RNNParams` or a pair of them."""
+    require(_is_sequence(layers), "layers", "a tuple or list of RNNParams or pairs", layers)
+    require(len(layers) > 0, "layers", "at least one layer", layers, ValueError)
     for i, layer in enumerate(layers):
         check_layer(f"layers[{i}]", layer)
 
 
 def check_layer(name: str, layer: Any) -> None:
-    """That it is an `RNNParams` or a pair of them."""
-    if not (isinstance(layer, RNNParams) or _is_pair(layer)):
-        raise TypeError(
-            f"{name} must be an RNNParams or a pair (forward, backward) of them, "
-            f"but is {_described(layer)}"
-        )
-
-
-def _check_dropout(dropout: float) -> None:
-    if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real):
-        raise TypeError(f"dropout must be a number, but is {dropout!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and less than 1, but is {dropout}")
+    """Require an `RNNParams` or a pair of them."""
+    is_layer = isinstance(layer, RNNParams) or _is_pair(layer)
+    require(is_layer, name, "an RNNParams or a pair (forward, backward) of them", layer)
 
 
 def _is_pair(layer: Any) -> bool:
-    return (
-        _is_sequence(layer)
-        and len(layer) == 2
-        and all(isinstance(each, RNNParams) for each in layer)
-    )
+    return _is_sequence(layer) and [type(each) for each in layer] == [RNNParams] * 2
 
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list) and not isinstance(value, RNNParams)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, jax.Array | np.ndarray):
-        return f"an array of shape {value.shape}"
-    if _is_sequence(value):
-        return f"a {type(value).__name__} of {[type(each).__name__ for each in value]}"
-    return f"of type {type(value).__name__}"

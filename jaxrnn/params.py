@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, ones
 from jax.typing import DTypeLike
 
+from jaxrnn.errors import refuse, require
+
 ArrayT = TypeVar("ArrayT")
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
@@ -83,14 +85,11 @@ def init_params(
       ValueError: a size is too small or beyond all memory, or an initialiser cannot draw a shape
         or returns another.
     """
-    n_features = checked_size("n_features", n_features, least=0)
-    n_nodes = checked_size("n_nodes", n_nodes, least=1)
-    if n_nodes * max(n_features, n_nodes) >= LARGEST:
-        raise ValueError(
-            f"n_features and n_nodes must give matrices of less than {LARGEST} entries, "
-            f"but are {n_features} and {n_nodes}"
-        )
-    _check_floating(dtype)
+    n_features, n_nodes = as_size("n_features", n_features, 0), as_size("n_nodes", n_nodes, 1)
+    sizes, fit = (n_features, n_nodes), f"of matrices with less than {LARGEST} entries"
+    is_small = n_nodes * max(sizes) < LARGEST
+    require(is_small, "(n_features, n_nodes)", fit, sizes, ValueError)
+    require(_is_floating(dtype), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
     wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
@@ -102,11 +101,8 @@ def split_key(key: jax.Array, n: int) -> jax.Array:
     """`jax.random.split`, with an error that names the argument."""
     try:
         return jax.random.split(key, n)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"key must be one JAX PRNG key, as from jax.random.key, but is {key!r}; "
-            "map over several with jax.vmap"
-        ) from error
+    except (TypeError, ValueError):
+        refuse("key", "one JAX PRNG key, as from jax.random.key (jax.vmap maps over several)", key)
 
 
 def is_real(dtype: Any) -> bool:
@@ -114,33 +110,28 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
-def checked_size(name: str, size: int, least: int) -> int:
-    """As a Python integer, which does not overflow."""
+def as_size(name: str, size: Any, least: int) -> int:
+    """Make a Python integer, which does not overflow."""
     try:
         size = operator.index(size)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, but is {size!r}") from None
-    if size < least:
-        raise ValueError(f"{name} must be at least {least}, but is {size}")
-    return size
+        refuse(name, "an integer", size)
+    require(size >= least, name, f"at least {least}", size, ValueError)
+    return int(size)
 
 
-def _check_floating(dtype: DTypeLike) -> None:
-    # None would be NumPy's float64, and what JAX deprecates is an array for its own dtype.
-    is_type = dtype is not None and not isinstance(dtype, jax.Array)
+def _is_floating(dtype: Any) -> bool:
+    # NumPy takes None as float64, and JAX's use of an array as its own dtype is deprecated.
     try:
-        floating = is_type and jnp.issubdtype(dtype, jnp.floating)
+        return not isinstance(dtype, jax.Array | None) and jnp.issubdtype(dtype, jnp.floating)
     except TypeError:
-        floating = False
-    if not floating:
-        raise TypeError(f"dtype must be a floating type, but is {dtype!r}")
+        return False
 
 
 def _draw(
     name: str, init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
 ) -> jax.Array:
-    if not callable(init):
-        raise TypeError(f"{name} must be a callable (key, shape, dtype) -> array, but is {init!r}")
+    require(callable(init), name, "a callable (key, shape, dtype) -> array", init)
     resolved = jnp.result_type(dtype)
     try:
         drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
@@ -149,9 +140,8 @@ def _draw(
     except Exception as error:
         error.add_note(f"in {name}, which is called with a key, shape {shape} and a dtype")
         raise
-    if not (hasattr(drawn, "dtype") and is_real(drawn.dtype)):
-        came = getattr(drawn, "dtype", type(drawn).__name__)
-        raise TypeError(f"{name} must return an array of real numbers, but returned {came}")
-    if drawn.shape != shape:
-        raise ValueError(f"{name} must return shape {shape}, but returned {drawn.shape}")
+    result = f"the array that {name} returns"
+    is_array = hasattr(drawn, "dtype") and is_real(drawn.dtype)
+    require(is_array, result, "an array of real numbers", drawn)
+    require(drawn.shape == shape, result, f"of shape {shape}", drawn, ValueError)
     return jnp.asarray(drawn).astype(dtype)

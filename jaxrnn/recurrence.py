@@ -6,21 +6,21 @@
 A step that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps
 the state: h_t = h_{t-1}, and a_t = 0. In reverse, "before" and "after" change places.
 
-For activations whose slope can be had from their value, as for tanh and relu, the derivative has a
-rule of its own. It is a Jacobian-vector product, so that JAX makes every mode and order of
-differentiation from it:
+Where f'(a) can be computed from f(a), as for tanh and relu, the derivative has a rule of its own.
+It is a Jacobian-vector product, from which JAX makes every mode and order of differentiation:
 
     da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + dh_{t-1} wh
     dh_t = f'(a_t) da_t
 
-Its transpose, which is what `jax.grad` runs, is backpropagation through time. Between the two
-passes only the states are kept, as f'(a_t) is computed from h_t again.
+Its transpose, which is what `jax.grad` runs, is backpropagation through time. Only the states are
+kept from the forward pass, as f'(a_t) is computed from h_t again.
 
-Here the arguments are already checked, and all have one dtype.
+The arguments of these functions are checked already, and all have one dtype.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, cast
 
@@ -29,38 +29,44 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import AxisType
 
+from jaxrnn.options import Activation, Run
 from jaxrnn.params import ArrayT, RNNParams
 from jaxrnn.sequences import (
-    Sequences,
+    batch_first,
     broadcast,
     index,
-    masked,
     padding,
     select,
     step_numbers,
-    without_padding,
+    time_first,
+    x_without_padding,
+    zero_where,
 )
 
-Activation = Callable[[jax.Array], jax.Array]
 Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 # f'(a) * da as a function of h = f(a) and da. That of tanh loses no digits near h = 1. That of relu
-# selects, as jax.nn.relu's own does, so that an inactive node passes on no NaN.
+# selects, as jax.nn.relu's own derivative does, so that an inactive node passes on no NaN.
 TANGENTS: dict[Activation, Callable[[jax.Array, jax.Array], jax.Array]] = {
     jnp.tanh: lambda h, da: (1 - h) * (1 + h) * da,
     jax.nn.relu: lambda h, da: jnp.where(h > 0, da, jnp.zeros_like(da)),
 }
 
-# A step of up to this many multiplications is written as sums on CPUs: XLA then compiles the whole
-# loop as one function, where each call of a library costs more than it computes. On jax 0.12 that
-# is 1.1 to 2.2 times as fast forward and 1.7 to 5 times in a gradient; from 5000 on it is slower.
+# The options that the rule below takes into account. With any other option JAX differentiates the
+# loop step by step.
+RULED = {"activation", "lengths", "resets", "reset_to", "reverse", "checkpoint_every", "unroll"}
+
+# On CPUs, a step with up to this many multiplications is written as sums in place of products. XLA
+# then compiles the whole loop as one function; otherwise each step calls a library, which costs
+# more than the arithmetic. On jax 0.12 that is 1.1 to 2.2 times as fast forward and 1.7 to 5 times
+# in a gradient; from 5000 multiplications on it is slower.
 FEW_MULTIPLICATIONS = 4096
 
-# In a batch of this many nodes or more, products with x_t and h_{t-1} are made as one.
+# In a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights at once.
 WIDE = 64
 
-# Up to this many steps are written out and differentiated one by one: a loop and a rule would cost
-# more than they save. On jax 0.12 a gradient so takes 0.8 to 1.0 times as long as one by the rule.
+# Up to this many steps are unrolled fully and differentiated one by one: a loop and a rule would
+# cost more than they save. On jax 0.12 a gradient then takes 0.8 to 1.0 times as long.
 FEW_STEPS = 4
 
 
@@ -79,24 +85,8 @@ class RNNStates(NamedTuple, Generic[ArrayT]):
 jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.RNNStates")
 
 
-class Loop(NamedTuple):
-    """How the loop over the steps is run: options of `rnn_forward`.
-
-    Attributes:
-      activation: as there.
-      reverse: likewise.
-      unroll: likewise.
-      checkpoint_every: likewise.
-    """
-
-    activation: Activation
-    reverse: bool
-    unroll: int
-    checkpoint_every: int | None
-
-
 class Trajectory(NamedTuple):
-    """What a loop gives; what is not used, the compiler drops.
+    """The results of a loop. The compiler drops those that are not used.
 
     Attributes:
       last: the state after the last step that is run, `(*batch, n_nodes)`.
@@ -108,55 +98,53 @@ class Trajectory(NamedTuple):
     a: jax.Array
     h: jax.Array
 
+    def states(self) -> RNNStates[jax.Array]:
+        """`a` and `h` with the batch first, `(*batch, n_steps, n_nodes)`."""
+        return RNNStates(batch_first(self.a), batch_first(self.h))
+
 
 def step(
     params: RNNParams[Any], h_tm1: jax.Array, x_t: jax.Array, activation: Activation
-) -> RNNStates[jax.Array]:
-    """One step: `a_t` and `h_t`, both `(*batch, n_nodes)`."""
-    a_t = _preactivate(params, x_t, h_tm1)
-    return RNNStates(a_t, _activated(activation, a_t))
+) -> jax.Array:
+    """The state after one step, `(*batch, n_nodes)`."""
+    return _activate(activation, _preactivate(params, x_t, h_tm1))
 
 
-def run(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    """Every step."""
-    n_steps = given.x.shape[-2]
-    if isinstance(n_steps, int) and n_steps == 0:
-        nothing = given.h0[None][:0]
-        return Trajectory(given.h0, nothing, nothing)  # JAX has no loop of none where jit is off
+def run_steps(params: RNNParams[Any], run: Run) -> Trajectory:
+    """Run every step, by whichever loop and derivative is fastest."""
+    n_steps = run.x.shape[-2]
+    if isinstance(n_steps, int) and n_steps == 0:  # under `jax.disable_jit` a scan needs a step
+        nothing = run.h0[None][:0]
+        return Trajectory(run.h0, nothing, nothing)
     if isinstance(n_steps, int) and n_steps <= FEW_STEPS:
-        return _run_plainly(loop._replace(unroll=n_steps), params, given)
-    if loop.activation not in TANGENTS:
-        return _run_plainly(loop, params, given)
+        return _run_plainly(params, replace(run, unroll=n_steps))
+    if run.activation not in TANGENTS or not run.used() <= RULED:
+        return _run_plainly(params, run)
     # XLA on CPUs is faster on a vector than on a matrix of one row: the gradient 1.05 times on jax
     # 0.12, 1.7 times on 0.10.
-    single = tuple(axis for axis, size in enumerate(given.h0.shape[:-1]) if size == 1)
-    given = jax.tree.map(lambda array: jax.lax.squeeze(array, single), given)
-    last, a, h = _run_with_rule(loop, params, given)
+    single = tuple(axis for axis, size in enumerate(run.h0.shape[:-1]) if size == 1)
+    squeezed = jax.tree.map(lambda array: jax.lax.squeeze(array, single), run)
+    last, *steps = _run_with_rule(params, squeezed)
     after_time = tuple(axis + 1 for axis in single)
-    return Trajectory(
-        jax.lax.expand_dims(last, single),
-        jax.lax.expand_dims(a, after_time),
-        jax.lax.expand_dims(h, after_time),
-    )
-
-
-def states(trajectory: Trajectory) -> RNNStates[jax.Array]:
-    """`a_t` and `h_t` with the batch first, `(*batch, n_steps, n_nodes)`."""
-    return RNNStates(jnp.moveaxis(trajectory.a, 0, -2), jnp.moveaxis(trajectory.h, 0, -2))
+    a, h = (jax.lax.expand_dims(array, after_time) for array in steps)
+    return Trajectory(jax.lax.expand_dims(last, single), a, h)
 
 
 # The loops.
 
 
-def _run_plainly(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    return _scan(loop, given, without_padding(given), partial(_preactivate, params))
+def _run_plainly(params: RNNParams[Any], run: Run) -> Trajectory:
+    """The loop that JAX differentiates step by step."""
+    x = x_without_padding(run)
+    return _scan(run, x, lambda x_t, t, start: _preactivate(params, x_t, start))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Trajectory:
-    # On accelerators a product is a kernel to launch, so those of the inputs are one, before the
-    # loop. On CPUs this is not used, and so not computed.
-    a_in = _biased(without_padding(given) @ params.wx, params.b)
+@jax.custom_jvp
+def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
+    # On accelerators each product is a kernel to launch, so one product before the loop takes the
+    # inputs of all steps. On CPUs its result is not used, and so the compiler drops it.
+    x = x_without_padding(run)
+    a_in = _add_bias(x @ params.wx, params.b)
 
     def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
         return a_in_t + jnp.matmul(start, params.wh)
@@ -166,80 +154,70 @@ def _run_with_rule(loop: Loop, params: RNNParams[Any], given: Sequences) -> Traj
     ) -> jax.Array:
         return _preactivate(params, x_t, start, matmul)
 
-    products = _one_product(params, given) if _is_wide(given) else two_products
+    products: Any = _one_product(params, run) if _is_wide(run) else two_products
+    sums = partial(two_products, matmul=_sum_of_products)
 
-    def on_cpu(*operands: Any) -> jax.Array:
-        if not _is_small(params, given):
+    def on_cpu(*operands: jax.Array) -> Any:
+        if not _is_small(params, run):
             return products(*operands)
-        sums = partial(two_products, matmul=_sum_of_products)
-        return cast(jax.Array, jax.lax.cond(_is_mapped(params, given), products, sums, *operands))
+        return jax.lax.cond(_is_mapped(params, run), products, sums, *operands)
 
-    def preactivate(inputs: tuple[jax.Array, jax.Array], start: jax.Array) -> jax.Array:
-        a_in_t, x_t = inputs
-        if not _is_single(given):
+    def preactivate(inputs_t: Any, t: jax.Array, start: jax.Array) -> jax.Array:
+        a_in_t, x_t = inputs_t
+        if x_t is None:
             # Read where it is: a copy with time first would have to be kept for the gradient.
-            t = x_t
-            x_t = masked(padding(given, t), index(given.x, t, axis=-2))
+            x_t = zero_where(padding(run, t), index(run.x, t, axis=-2))
         out = jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
         return cast(jax.Array, out)
 
-    x = without_padding(given) if _is_single(given) else step_numbers(given)
-    return _scan(loop, given, (a_in, x), preactivate)
+    return _scan(run, (a_in, x if _is_single(run) else None), preactivate)
 
 
-def _one_product(params: RNNParams[Any], given: Sequences) -> Callable[..., jax.Array]:
-    """`[x_t h_{t-1}] @ [wx; wh] + b`."""
+def _one_product(params: RNNParams[Any], run: Run) -> Callable[..., jax.Array]:
+    """The pre-activation as `[x_t h_{t-1}] @ [wx; wh] + b`."""
     wx_wh = jnp.concatenate([params.wx, params.wh])
-    # As large as a state: XLA on CPUs takes longer to compile a loop that adds a row to each
-    # sequence, a twentieth of the time that a gradient takes to compile on jax 0.12.
-    b = None if params.b is None else broadcast(params.b, given.h0)
+    # The bias is made as large as a state. XLA on CPUs takes longer to compile a loop that adds one
+    # row to each sequence: on jax 0.12 a twentieth of the time to compile a gradient.
+    b = None if params.b is None else broadcast(params.b, run.h0)
     b = jax.lax.optimization_barrier(b)
 
     def preactivate(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
-        return _biased(jnp.concatenate([x_t, start], axis=-1) @ wx_wh, b)
+        return _add_bias(jnp.concatenate([x_t, start], axis=-1) @ wx_wh, b)
 
     return preactivate
 
 
-def _scan(
-    loop: Loop, given: Sequences, inputs: Any, preactivate: Callable[[Any, jax.Array], jax.Array]
-) -> Trajectory:
-    """The loop over `inputs`, of each of which, and of the state, `preactivate` makes `a_t`."""
+def _scan(run: Run, inputs: Any, preactivate: Callable[..., jax.Array]) -> Trajectory:
+    """The loop over the steps, in which `preactivate(inputs[t], t, h_{t-1})` is `a_t`."""
 
-    def advance(h_tm1: jax.Array, inputs_t: Any) -> tuple[jax.Array, Any]:
-        input_t, t = inputs_t
-        is_padding = padding(given, t)
-        start = h_tm1
-        if given.resets is not None and given.restart is not None:
-            start = select(index(given.resets, t, axis=-1), given.restart, start)
-        # Masked before the activation too, whose slope in the padding may be infinite: 0 * inf is
-        # NaN.
-        a_t = masked(is_padding, preactivate(input_t, masked(is_padding, start)))
-        h_t = select(is_padding, h_tm1, _activated(loop.activation, a_t))
+    def advance(h_tm1: jax.Array, at_t: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
+        input_t, t = at_t
+        is_padding = padding(run, t)
+        is_reset = None if run.resets is None else index(run.resets, t, axis=-1)
+        start = zero_where(is_padding, select(is_reset, run.reset_to, h_tm1))
+        # a_t is zero in the padding, as the slope of an activation may be infinite elsewhere, and
+        # 0 * inf is NaN.
+        a_t = zero_where(is_padding, preactivate(input_t, t, start))
+        h_t = select(is_padding, h_tm1, _activate(run.activation, a_t))
         return h_t, (a_t, h_t)
 
-    last, (a, h) = jax.lax.scan(
-        advance,
-        given.h0,
-        (inputs, step_numbers(given)),
-        reverse=loop.reverse,
-        unroll=loop.unroll,
-    )
+    steps = (inputs, step_numbers(run.x.shape[-2]))
+    last, (a, h) = jax.lax.scan(advance, run.h0, steps, reverse=run.reverse, unroll=run.unroll)
     return Trajectory(last, a, h)
 
 
 def _preactivate(
     params: RNNParams[Any], x_t: jax.Array, h_tm1: jax.Array, matmul: Matmul = jnp.matmul
 ) -> jax.Array:
-    return _biased(matmul(x_t, params.wx) + matmul(h_tm1, params.wh), params.b)
+    return _add_bias(matmul(x_t, params.wx) + matmul(h_tm1, params.wh), params.b)
 
 
-def _biased(a: jax.Array, b: jax.Array | None) -> jax.Array:
+def _add_bias(a: jax.Array, b: jax.Array | None) -> jax.Array:
     return a if b is None else a + broadcast(b, a)
 
 
-def _activated(activation: Activation, a: jax.Array) -> jax.Array:
-    return activation(a).astype(a.dtype)  # which only drops a weak type
+def _activate(activation: Activation, a: jax.Array) -> jax.Array:
+    return activation(a).astype(a.dtype)  # this only drops a weak type
 
 
 def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
@@ -248,171 +226,160 @@ def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(factors * broadcast(weights, factors), axis=-2)
 
 
-def _is_small(params: RNNParams[Any], given: Sequences) -> bool:
-    """Whether a batch of so few and narrow sequences that its products are best written as sums."""
-    n_multiplications = math.prod(given.h0.shape[:-1]) * (params.wx.size + params.wh.size)
+def _is_small(params: RNNParams[Any], run: Run) -> bool:
+    """Whether the sequences are so few and narrow that products are best written as sums."""
+    n_multiplications = math.prod(run.h0.shape[:-1]) * (params.wx.size + params.wh.size)
     return (
         isinstance(n_multiplications, int)  # it may be symbolic
         and n_multiplications <= FEW_MULTIPLICATIONS
-        and given.x.dtype.itemsize >= 4  # sums in narrower types could overflow
-        and not _is_single(given)
+        and run.x.dtype.itemsize >= 4  # sums in narrower types could overflow
+        and not _is_single(run)
     )
 
 
-def _is_wide(given: Sequences) -> bool:
+def _is_wide(run: Run) -> bool:
     """Whether one product of `[x_t h]` is better than one each of `x_t` and `h`.
 
-    On jax 0.12 it is 1.05 to 1.2 times as fast in a batch of 64 nodes or more. In one of fewer it
-    is as fast, but XLA takes 0.1 s to compile what joins so few numbers; of one sequence it is 0.8
-    times as fast, as XLA makes no call of a library for a product with a vector. On a mesh with an
-    explicit axis JAX cannot join what is mapped over that axis and what is on no mesh.
+    On jax 0.12 it is 1.05 to 1.2 times as fast in a batch of 64 nodes or more. With fewer nodes it
+    is as fast, but XLA takes 0.1 s to compile the concatenation of so few numbers. For a single
+    sequence it is 0.8 times as fast, as XLA calls no library for a product with a vector. On a mesh
+    with an explicit axis JAX cannot concatenate what is mapped over that axis with what is not.
     """
     is_explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
-    return not _is_single(given) and given.h0.shape[-1] >= WIDE and not is_explicit
+    return not _is_single(run) and run.h0.shape[-1] >= WIDE and not is_explicit
 
 
-def _is_single(given: Sequences) -> bool:
-    return given.h0.ndim == 1
+def _is_single(run: Run) -> bool:
+    return run.h0.ndim == 1
 
 
 def _may_be_shared(array: jax.Array) -> bool:
-    """Whether its type says that devices may each have a part, and XLA sends what they need.
+    """Whether its type says that devices may each hold a part, and XLA communicates between them.
 
-    Inside `jax.shard_map` it does not.
+    Inside `jax.shard_map` each device has an array of its own.
     """
     sharding = jax.typeof(array).sharding
     is_explicit = any(axis is not None for axis in sharding.spec)
     return is_explicit or AxisType.Auto in sharding.mesh.axis_types
 
 
-def _is_mapped(params: RNNParams[Any], given: Sequences) -> jax.Array:
-    """Whether `jax.vmap` is applied to us: constant in the compiled program."""
-    return cast(jax.Array, _is_batched(jax.lax.stop_gradient((params, given.x, given.h0))))
+def _is_mapped(params: RNNParams[Any], run: Run) -> jax.Array:
+    """Whether `jax.vmap` maps over this call: a constant of the compiled program."""
+    return cast(jax.Array, _is_batched(jax.lax.stop_gradient((params, run.x, run.h0))))
 
 
-@jax.custom_batching.custom_vmap
-def _is_batched(arrays: Any) -> jax.Array:
-    return jnp.zeros((), jnp.bool_)
-
-
-@_is_batched.def_vmap
-def _(axis_size: int, in_batched: Any, arrays: Any) -> tuple[jax.Array, bool]:
-    return jnp.ones((), jnp.bool_), False
+_is_batched = jax.custom_batching.custom_vmap(lambda arrays: jnp.zeros((), jnp.bool_))
+_is_batched.def_vmap(lambda axis_size, in_batched, arrays: (jnp.ones((), jnp.bool_), False))
 
 
 # The derivative.
 
 
 @partial(_run_with_rule.defjvp, symbolic_zeros=True)
-def _run_jvp(loop: Loop, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
-    params, given = primals
-    # What is not differentiated has no tangent, and costs nothing; something is.
-    dparams, dgiven = jax.tree.map(
-        lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent,
-        tangents,
-        is_leaf=lambda tangent: isinstance(tangent, SymbolicZero),
+def _run_jvp(primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
+    params, run = primals
+    # None in place of the tangents of what is not differentiated, which then cost nothing.
+    dparams, drun = jax.tree.map(
+        lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent, tangents
     )
-    out = _run_with_rule(loop, params, given)
-    # Else a NumPy array that `jax.shard_map` takes would be an argument of `jax.checkpoint`, which
-    # JAX up to 0.12 cannot linearize.
-    params, given = jax.lax.optimization_barrier((params, given))
-    return out, _tangents(loop, params, given, out.h, dparams, dgiven)
+    out = _run_with_rule(params, run)
+    # `jax.checkpoint` in JAX up to 0.12 cannot linearize a NumPy array that `jax.shard_map` takes;
+    # past the barrier it is one of JAX.
+    params, run = jax.lax.optimization_barrier((params, run))
+    return out, _tangents(params, run, out.h, dparams, drun)
 
 
 def _tangents(
-    loop: Loop,
-    params: RNNParams[Any],
-    given: Sequences,
-    h: jax.Array,
-    dparams: RNNParams[Any],
-    dgiven: Any,
+    params: RNNParams[Any], run: Run, h: jax.Array, dparams: RNNParams[Any], drun: Run
 ) -> Trajectory:
     """The tangents of all steps, one segment of them after another.
 
-    In a segment of several steps, what adds to their da_t from outside the loop is one product, and
-    so are the gradients of the weights in the transpose, which computes each segment again: nothing
-    but `h` is kept.
+    In a segment of several steps, one product makes what enters their da_t from outside the loop,
+    and one product its transpose, the gradients of the weights. The transpose computes each segment
+    again, so that nothing but `h` is kept.
     """
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
-        # Times a one that varies over the devices of `jax.shard_map` as the states do, so that the
-        # transpose adds up the gradients over them here, once, and not in each segment.
-        one = 1 + jnp.sum(jax.lax.stop_gradient(given.h0)[..., :0])
+        # Inside `jax.shard_map` the transpose adds up gradients over the devices where a tangent
+        # meets what varies over them. Multiplied by a one that varies as the states do, the
+        # tangents meet it here, and so the gradients are added up once and not in each segment.
+        one = 1 + jnp.sum(jax.lax.stop_gradient(run.h0)[..., :0])
         dparams = jax.tree.map(lambda tangent: one * tangent, dparams)
-    size = _segment_size(given)
-    drestart = jnp.zeros_like(given.h0) if dgiven.restart is None else dgiven.restart
-    # Transposed here, once, so that the loop of the transpose has a plain product, which is 1.05 to
-    # 1.2 times as fast on jax 0.12.
+    n_steps, size = run.x.shape[-2], _segment_size(run)
+    # Transposed once here, so that the loop of the transpose has a plain product. On jax 0.12 that
+    # is 1.05 to 1.2 times as fast in a batch, but not for a single sequence.
     wh_transposed = jax.lax.optimization_barrier(params.wh.T)
+    dh0, dreset_to = (
+        jnp.zeros_like(run.h0) if tangent is None else tangent
+        for tangent in (drun.h0, drun.reset_to)
+    )
 
     def from_outside(segment: _Segment, matmul: Matmul) -> jax.Array:
         factors = [(segment.x, dparams.wx), (segment.start, dparams.wh)]
         factors = [(array, weights) for array, weights in factors if weights is not None]
-        if _is_wide(given) and len(factors) == 2:
+        if _is_wide(run) and len(factors) == 2:
             arrays, weights = zip(*factors, strict=True)
             factors = [(jnp.concatenate(arrays, axis=-1), jnp.concatenate(weights))]
         if segment.dx is not None:
             factors.append((segment.dx, params.wx))
         terms = [matmul(array, weights) for array, weights in factors]
-        return _biased(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
+        return _add_bias(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
 
-    def times_wh(dstart: jax.Array) -> jax.Array:
+    def product_with_wh(dstart: jax.Array) -> jax.Array:
+        if _is_single(run):
+            return jnp.matmul(dstart, params.wh)
         return jnp.einsum("...i,ji->...j", dstart, wh_transposed)
 
-    def run_steps(
-        matmul: Matmul, times_wh: Any, at_once: bool, dh: jax.Array, segment: _Segment
-    ) -> Any:
-        def advance(dh_tm1: jax.Array, inputs: Any) -> Any:
+    def run_steps(matmul: Matmul, times_wh: Any, dh: jax.Array, segment: _Segment) -> Any:
+        at_once = matmul is _product_of_rows
+
+        def advance(dh_tm1: jax.Array, inputs: tuple[_Segment, Any]) -> tuple[jax.Array, Any]:
             at_t, da_in_t = inputs
             da_in_t = da_in_t if at_once else from_outside(at_t, matmul)
-            dstart = select(at_t.resets, drestart, dh_tm1)
-            da_t = masked(at_t.skipped, da_in_t + times_wh(dstart))
-            h_t = masked(at_t.skipped, index(h, at_t.t)) if at_t.h is None else at_t.h
-            dh_t = select(at_t.skipped, dh_tm1, TANGENTS[loop.activation](h_t, da_t))
+            dstart = select(at_t.resets, dreset_to, dh_tm1)
+            da_t = zero_where(at_t.skipped, da_in_t + times_wh(dstart))
+            h_t = zero_where(at_t.skipped, index(h, at_t.t)) if at_t.h is None else at_t.h
+            dh_t = select(at_t.skipped, dh_tm1, TANGENTS[run.activation](h_t, da_t))
             return dh_t, (da_t, dh_t)
 
-        return scan(advance, dh, (segment, from_outside(segment, matmul) if at_once else None))
+        da_in = from_outside(segment, matmul) if at_once else None
+        return scan(advance, dh, (segment, da_in), unroll=run.unroll)
 
-    products = partial(run_steps, _product_of_rows, times_wh, True)
-    of_vectors = partial(run_steps, _matmul_of_vectors, lambda dstart: dstart @ params.wh, False)
-    sums = partial(
-        run_steps, _sum_of_products, lambda dstart: _sum_of_products(dstart, params.wh), False
-    )
+    matmul: Matmul = _product_of_vectors if _is_single(run) else _product_of_rows
+    products = partial(run_steps, matmul, product_with_wh)
+    sums = partial(run_steps, _sum_of_products, lambda dh: _sum_of_products(dh, params.wh))
 
     def run_segment(dh: jax.Array, inputs: Any) -> Any:
-        segment = _segment(loop, given, h, size, *inputs)
-        if not _is_small(params, given) or _may_be_shared(given.x):
-            return (of_vectors if _is_single(given) else products)(dh, segment)
-        # Else read where they are, the states would be copied whole for the choices below.
-        within = jax.lax.dynamic_slice_in_dim(h, segment.t[0], size)
-        segment = segment._replace(h=masked(segment.skipped, within))
+        segment = _segment(run, h, size, *inputs)
+        if not _is_small(params, run) or _may_be_shared(run.x):
+            return products(dh, segment)
+        # A condition copies what it reads, so it is given the states of this segment alone.
+        h_of_segment = jax.lax.dynamic_slice_in_dim(h, segment.t[0], size)
+        segment = segment._replace(h=zero_where(segment.skipped, h_of_segment))
 
         def on_cpu(*operands: Any) -> Any:
-            return jax.lax.cond(_is_mapped(params, given), products, sums, *operands)
+            return jax.lax.cond(_is_mapped(params, run), products, sums, *operands)
 
         return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=products)
 
-    def scan(function: Any, dh: jax.Array, inputs: Any, unroll: int = loop.unroll) -> Any:
+    def scan(function: Any, dh: jax.Array, inputs: Any, unroll: int = 1) -> Any:
         function = jax.checkpoint(function, prevent_cse=False)
-        return jax.lax.scan(function, dh, inputs, reverse=loop.reverse, unroll=unroll)
+        return jax.lax.scan(function, dh, inputs, reverse=run.reverse, unroll=unroll)
 
-    dh0 = jnp.zeros_like(given.h0) if dgiven.h0 is None else dgiven.h0
-    dx = None if dgiven.x is None else _segmented(_time_first(dgiven.x), size)
-    firsts = jnp.arange(0, given.x.shape[-2], size, dtype=jnp.int32)
-    dlast, out = scan(run_segment, dh0, (firsts, dx), unroll=1)
-    da, dh = (_joined(array, given.x.shape[-2]) for array in out)
-    return Trajectory(dlast, da, dh)
+    dx = None if drun.x is None else _split(time_first(drun.x), size)
+    dlast, out = scan(run_segment, dh0, (jnp.arange(0, n_steps, size, dtype=jnp.int32), dx))
+    return Trajectory(dlast, *(_join(segments, n_steps) for segments in out))
 
 
 class _Segment(NamedTuple):
     """What the tangents of some steps are made of, time first, or those of one step.
 
     Attributes:
-      t: the numbers of the steps.
-      x: inputs, zero where `skipped`, as the arrays below.
+      t: the indices of the steps.
+      x: inputs. They are zero where `skipped`, and so are the arrays below.
       start: the states that the steps start from.
-      h: the states after the steps; None where these are read where they are.
+      h: the states after the steps; None where the loop reads them from all states.
       dx: the tangents of `x`; None where it is not differentiated.
-      skipped: the steps that are not run, as they are padding or were run already; None is none.
+      skipped: the steps that are not run, as they are padding or were run before; None is none.
       resets: the steps that are resets; None is none.
     """
 
@@ -425,101 +392,82 @@ class _Segment(NamedTuple):
     resets: jax.Array | None
 
 
-def _segment(
-    loop: Loop, given: Sequences, h: jax.Array, size: int, first: jax.Array, dx: jax.Array | None
-) -> _Segment:
-    """`size` steps from `first`, or the last ones, where so many are not left."""
-    n_steps = given.x.shape[-2]
+def _segment(run: Run, h: jax.Array, size: int, first: jax.Array, dx: Any) -> _Segment:
+    """`size` steps from `first`; the last `size` steps, where fewer are left."""
+    n_steps = run.x.shape[-2]
     divides = size == 1 or n_steps % size == 0
     begin = first if divides else jnp.minimum(first, n_steps - size)
-    cut = partial(jax.lax.dynamic_slice_in_dim, allow_negative_indices=False)
-    t = begin + jnp.arange(size, dtype=jnp.int32)
-    skipped = padding(given, t)
+    t = begin + step_numbers(size)
+    skipped = padding(run, t)
     if not divides:
-        again = t < first
-        if skipped is not None:
-            again = jnp.expand_dims(again, range(1, skipped.ndim))
-            again = skipped | jnp.broadcast_to(again, skipped.shape)
-        skipped = again
+        was_run = jnp.expand_dims(t < first, range(1, run.h0.ndim))
+        skipped = was_run if skipped is None else skipped | was_run
     # The state before the first of them, in the order in which they run. An index out of range,
-    # whose state is not selected, is the nearest in range.
-    edge = begin + size if loop.reverse else begin - 1
-    before = select(edge == (n_steps if loop.reverse else -1), given.h0, index(h, edge))[None]
-    others = cut(h, begin + 1 if loop.reverse else begin, size - 1)
-    start = jnp.concatenate([others, before] if loop.reverse else [before, others])
-    resets = None
-    if given.resets is not None:
-        resets = jnp.moveaxis(cut(given.resets, begin, size, axis=-1), -1, 0)
-        start = select(resets, cast(jax.Array, given.restart), start)
-    return _Segment(
-        t,
-        masked(skipped, _time_first(cut(given.x, begin, size, axis=-2))),
-        masked(skipped, start),
-        None,
-        None if dx is None else masked(skipped, dx),
-        skipped,
-        resets,
-    )
+    # whose state is not selected, counts as the nearest in range.
+    edge, inner = (begin + size, begin + 1) if run.reverse else (begin - 1, begin)
+    before = select(edge == (n_steps if run.reverse else -1), run.h0, index(h, edge))[None]
+    others = jax.lax.dynamic_slice_in_dim(h, inner, size - 1, allow_negative_indices=False)
+    start = jnp.concatenate([others, before] if run.reverse else [before, others])
+    steps = run.cut(begin, size, run.h0)
+    resets = None if steps.resets is None else time_first(steps.resets, axis=-1)
+    start = zero_where(skipped, select(resets, run.reset_to, start))
+    dx = None if dx is None else zero_where(skipped, dx)
+    x = zero_where(skipped, time_first(steps.x))
+    return _Segment(t, x, start, None, dx, skipped, resets)
 
 
-def _segment_size(given: Sequences) -> int:
+def _segment_size(run: Run) -> int:
     """About the square root of the number of steps, which keeps least, and best a divisor of it.
 
-    Of a batch that may be shared among devices, all steps.
+    A single sequence has segments of one step, as its products call no library. A batch that
+    devices may share has one segment: they would add up the gradients in each.
     """
-    n_steps = given.x.shape[-2]
-    if _is_single(given) or not isinstance(n_steps, int):
+    n_steps = run.x.shape[-2]
+    if _is_single(run) or not isinstance(n_steps, int):
         return 1
-    if _may_be_shared(given.x):
-        return n_steps  # else the gradients would be added up over the devices in each segment
+    if _may_be_shared(run.x):
+        return n_steps
     root = math.isqrt(n_steps)
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
     divisors = [size for size in near if n_steps % size == 0]
     return min(divisors, key=lambda size: abs(size - root), default=root)
 
 
-def _segmented(array: jax.Array, size: int) -> jax.Array:
-    """An array of all steps as one of segments, which overlap where `size` does not divide them."""
+def _split(array: jax.Array, size: int) -> jax.Array:
+    """Split the steps into segments, of which the last two overlap where `size` does not divide."""
     n_steps = array.shape[0]
-    if size > 1 and n_steps % size:
-        whole = n_steps - n_steps % size
-        array = jnp.concatenate([array[:whole], array[n_steps - size :]])
-    n_segments = -(-n_steps // size)
-    return array.reshape(n_segments, size, *array.shape[1:])
+    if size > 1 and (n_left := n_steps % size):
+        array = jnp.concatenate([array[: n_steps - n_left], array[n_steps - size :]])
+    return array.reshape(array.shape[0] // size, size, *array.shape[1:])
 
 
-def _joined(segments: jax.Array, n_steps: int) -> jax.Array:
-    """The reverse of `_segmented`."""
+def _join(segments: jax.Array, n_steps: int) -> jax.Array:
+    """The reverse of `_split`."""
     n_segments, size, *shape = segments.shape
     array = segments.reshape(n_segments * size, *shape)
-    if size == 1 or n_steps % size == 0:
-        return array
-    whole = n_steps - n_steps % size
-    return jnp.concatenate([array[:whole], array[n_segments * size - n_steps % size :]])
+    if size > 1 and (n_left := n_steps % size):
+        array = jnp.concatenate([array[: n_steps - n_left], array[-n_left:]])
+    return array
 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     """The product of arrays `(size, *batch, n)` and weights."""
-    # In one flat axis of rows, as otherwise XLA on CPUs copies what it multiplies in the transpose.
+    # As one flat axis of rows, since otherwise XLA on CPUs copies the operands in the transpose.
     # Steps come first in it: to put the batch first costs a copy, 1.05 times the time of a gradient
-    # on jax 0.12, but a batch that is shared among devices would be gathered to put steps first.
-    # Where `jax.jit` has it shared by `in_shardings`, its type does not tell.
+    # on jax 0.12. But a batch that devices share would be gathered to put steps first. Where it is
+    # shared by the `in_shardings` of `jax.jit`, its type does not tell.
     is_untold = jax.typeof(arrays).sharding.mesh.empty and jax.device_count() > 1
     is_shared = is_untold or _may_be_shared(arrays)
-    rows = jnp.moveaxis(arrays, 0, -2) if is_shared else arrays
+    rows = batch_first(arrays) if is_shared else arrays
     if any(axis is not None for axis in jax.typeof(rows).sharding.spec[1:]):
         out = rows @ weights
     else:
         out = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1]) @ weights
         out = out.reshape(*rows.shape[:-1], weights.shape[-1])
-    return jnp.moveaxis(out, -2, 0) if is_shared else out
+    return time_first(out) if is_shared else out
 
 
-def _matmul_of_vectors(vector: jax.Array, weights: jax.Array) -> jax.Array:
-    """On accelerators sums, whose transposes are no product to launch."""
+def _product_of_vectors(vector: jax.Array, weights: jax.Array) -> jax.Array:
+    """The product with one vector: on accelerators a sum, whose transpose launches no kernel."""
     out = jax.lax.platform_dependent(vector, weights, cpu=jnp.matmul, default=_sum_of_products)
     return cast(jax.Array, out)
-
-
-def _time_first(x: jax.Array) -> jax.Array:
-    return jnp.moveaxis(x, -2, 0)

@@ -1,61 +1,64 @@
-"""What a network runs over, and masks of its steps."""
+"""Axes, masks and types of arrays that hold many steps of many sequences.
 
-from typing import NamedTuple, cast
+Outside of `recurrence.py` the batch axes of an array come before its steps. Inside it the steps
+come first, as in `jax.lax.scan`.
+"""
+
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
-
-class Sequences(NamedTuple):
-    """What a network runs over, and from where.
-
-    Attributes:
-      x: inputs, `(*batch, n_steps, n_features)`.
-      h0: the state before the first step, `(*batch, n_nodes)`.
-      lengths: how many of the steps are not padding, int32 `(*batch,)`; None is all.
-      resets: whether a step starts from `restart`, bool `(*batch, n_steps)`; None is never.
-      restart: the state after a reset, `(*batch, n_nodes)`; None where `resets` is.
-    """
-
-    x: jax.Array
-    h0: jax.Array
-    lengths: jax.Array | None
-    resets: jax.Array | None
-    restart: jax.Array | None
+from jaxrnn.options import Run
+from jaxrnn.params import RNNParams
 
 
-def step_numbers(given: Sequences) -> jax.Array:
-    """The number of each step, from 0."""
-    return jnp.arange(given.x.shape[-2], dtype=jnp.int32)
+def time_first(array: jax.Array, axis: int = -2) -> jax.Array:
+    """Move the axis of steps to the front."""
+    return jnp.moveaxis(array, axis, 0)
 
 
-def padding(given: Sequences, t: jax.Array) -> jax.Array | None:
+def batch_first(array: jax.Array) -> jax.Array:
+    """Move the steps from the front to behind the batch: `(*batch, n_steps, n)`."""
+    return jnp.moveaxis(array, 0, -2)
+
+
+def step_numbers(n_steps: Any) -> jax.Array:
+    """The indices of the steps, from 0."""
+    return jnp.arange(n_steps, dtype=jnp.int32)
+
+
+def padding(run: Run, t: jax.Array) -> jax.Array | None:
     """Whether step `t` is padding, `(*batch,)`; of several steps, `(len(t), *batch)`."""
-    if given.lengths is None:
+    if run.lengths is None:
         return None
-    lengths = jnp.broadcast_to(given.lengths, (*t.shape, *given.lengths.shape))
+    lengths = jnp.broadcast_to(run.lengths, (*t.shape, *run.lengths.shape))
     return jnp.expand_dims(t, range(t.ndim, lengths.ndim)) >= lengths
 
 
-def without_padding(given: Sequences) -> jax.Array:
-    """`x` with time first, and zeros in the padding: there it could reach gradients, as 0 * NaN."""
-    x = jnp.moveaxis(given.x, -2, 0)
-    return masked(padding(given, step_numbers(given)), x)
+def x_without_padding(run: Run) -> jax.Array:
+    """`x`, time first, with zeros in the padding, as NaN there would reach gradients by 0 * NaN."""
+    return zero_where(padding(run, step_numbers(run.x.shape[-2])), time_first(run.x))
 
 
-def select(where: jax.Array | None, chosen: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """`chosen` where a mask, which may lack last axes, says so, else `otherwise`."""
+def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
+    """`chosen` where a mask is true, else `otherwise`; the mask may lack the last axes."""
     if where is None:
         return otherwise
-    if where.ndim:  # else JAX takes it as it is
+    if where.ndim:  # `jnp.where` takes a scalar as it is
         where = broadcast(jnp.expand_dims(where, range(where.ndim, otherwise.ndim)), otherwise)
     return jnp.where(where, broadcast(chosen, otherwise), otherwise)
 
 
-def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
-    """To the shape of another, and where that is shared on explicit axes, shared in the same way.
+def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
+    """Zero where a mask is true, else `array`."""
+    return select(where, jnp.zeros_like(array), array)
 
-    Else the transpose of this would gather what is shared, to sum it up.
+
+def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
+    """Broadcast to the shape of another array, and share it among devices as that is shared.
+
+    Without the latter, the transpose would gather what is shared in order to sum it up.
     """
     if array.shape == like.shape:
         return array
@@ -65,9 +68,22 @@ def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
     )
 
 
-def masked(where: jax.Array | None, array: jax.Array) -> jax.Array:
-    """Zero where a mask says so, else `array`."""
-    return select(where, jnp.zeros_like(array), array)
+def zero_states(
+    params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
+) -> jax.Array:
+    """Zeros `(*batch, n_nodes)` of the type that the states will have.
+
+    The carry of a scan must have that type from the start. On a mesh it says how the states are
+    shared among devices, and inside `jax.shard_map` over which axes they vary. It follows from
+    everything that the states depend on. Of `x` no step is read, as its padding may hold NaN.
+    """
+    like = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
+    if params.b is not None:
+        like = like + broadcast(params.b, like)
+    for mask in (lengths, None if resets is None else jnp.sum(resets, axis=-1)):
+        if mask is not None:
+            like = like + broadcast(mask[..., None].astype(like.dtype), like)
+    return jnp.zeros_like(like)
 
 
 def index(array: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
