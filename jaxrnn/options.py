@@ -37,21 +37,21 @@ class Run:
     Attributes:
       x: inputs, `(*batch, n_steps, n_features)`.
       h0: the states before the first step, `(*batch, n_nodes)`.
+      activation: as in `rnn_forward`.
       lengths: how many steps of each sequence are not padding, int32 `(*batch,)`; None is all.
       resets: whether a step starts from `reset_to`, bool `(*batch, n_steps)`; None is never.
       reset_to: the states that resets go back to, `(*batch, n_nodes)`; None where `resets` is.
-      activation: as in `rnn_forward`, and so are those below.
-      reverse: see there.
-      checkpoint_every: see there.
-      unroll: see there.
+      reverse: as in `rnn_forward`.
+      checkpoint_every: likewise.
+      unroll: likewise.
     """
 
     x: jax.Array
     h0: jax.Array
+    activation: Activation = field(default=jnp.tanh, metadata=_STATIC)
     lengths: jax.Array | None = None
     resets: jax.Array | None = None
     reset_to: jax.Array | None = None
-    activation: Activation = field(default=jnp.tanh, metadata=_STATIC)
     reverse: bool = field(default=False, metadata=_STATIC)
     checkpoint_every: int | None = field(default=None, metadata=_STATIC)
     unroll: int = field(default=1, metadata=_STATIC)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrnn import RNNParams, recurrence, rnn_forward, rnn_states
-from jaxrnn.sequences import Sequences
+from jaxrnn.options import Run
 from tests.comparing import assert_close
 
 
@@ -63,12 +63,12 @@ def test_accelerators_get_the_same(
     params = params if biased else params._replace(b=None)
     lengths = np.full(h0.shape[:-1], 4, np.int32)
     resets = np.broadcast_to(np.arange(6) == 2, x.shape[:-1])
-    given: Any = Sequences(x, h0, lengths, resets, 0.5 * h0)  # type: ignore[arg-type]
-    loop = recurrence.Loop(jnp.tanh, reverse=True, unroll=1, checkpoint_every=None)
+    masks: Any = {"lengths": lengths, "resets": resets, "reset_to": 0.5 * h0}
+    run: Any = Run(x, h0, **masks, reverse=True)
 
-    def gradient(run: Callable[..., Any]) -> Callable[..., Any]:
-        def loss(params: Any, given: Any) -> Any:
-            return sum(jnp.sum(jnp.sin(leaf)) for leaf in run(loop, params, given))
+    def gradient(loop: Callable[..., Any]) -> Callable[..., Any]:
+        def loss(params: Any, run: Any) -> Any:
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in loop(params, run))
 
         return jax.value_and_grad(loss, allow_int=True)
 
@@ -76,13 +76,13 @@ def test_accelerators_get_the_same(
         return default(*args)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", elsewhere)
-    arrays: Any = (params, given)
+    arrays: Any = (params, run)
     if many:
         arrays = jax.tree.map(lambda array: np.stack([array, np.roll(array, 1)]), arrays)
     with jax.enable_x64(True):
         got, expected = (
-            jax.jit(jax.vmap(gradient(run)) if many else gradient(run))(*arrays)
-            for run in (recurrence._run_with_rule, recurrence._run_plainly)
+            jax.jit(jax.vmap(gradient(loop)) if many else gradient(loop))(*arrays)
+            for loop in (recurrence._run_with_rule, recurrence._run_plainly)
         )
     assert_close(floats(got), floats(expected), 1e-12)
 
