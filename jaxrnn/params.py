@@ -85,13 +85,13 @@ def init_params(
 ) -> RNNParams[jax.Array]:
     """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
 
-    The defaults are weights `0.01 * randn` and biases of one. They are those of the NumPy class
-    `SimpleInitializer(0.01)` in the teaching notebook that jaxrnn began as a version of. A network
-    drawn with them hardly remembers its inputs. To train one, start with `glorot_uniform()`,
-    `orthogonal()` and `zeros` of `jax.nn.initializers`, as in the example.
+    The defaults are those of the teaching notebook whose NumPy class `SimpleRNN` jaxrnn began as a
+    JAX version of: weights `0.01 * randn`, biases of one. A network drawn with them hardly
+    remembers its inputs. To train one, start with `glorot_uniform()`, `orthogonal()` and `zeros` of
+    `jax.nn.initializers`, as in the example.
 
-    Each array is drawn in float32 or wider and then cast. So an initialiser that needs linear
-    algebra, such as `orthogonal`, works for the narrow types too.
+    Each array is drawn in float32 or wider and then cast, so that an initialiser which needs linear
+    algebra, such as `orthogonal`, also works for the narrow types.
 
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of parameter sets.
