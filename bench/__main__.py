@@ -25,7 +25,7 @@ from bench.compare import (
 from bench.peers import FORWARD, GRADIENT, PEERS, made, missing
 
 RESULTS = Path(__file__).parent / "results"
-QUICK_OPERATIONS = 5e9  # in a gradient; cells of each kind have fewer
+QUICK_OPERATIONS = 5e9  # in a gradient; at least one cell of each kind has fewer
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
 
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def chosen_peers(chosen: list[str] | None) -> list[str]:
-    """All of the package's own, and of the others those that are there."""
+    """All programs of jaxrnn, and the other peers that were chosen and are installed."""
     names = []
     for name in PEERS:
         if chosen is None or name.startswith("jaxrnn") or name in chosen:
@@ -85,7 +85,7 @@ def chosen_peers(chosen: list[str] | None) -> list[str]:
 
 
 def compare_the_rest(names: list[str], *, quick: bool) -> list[Row]:
-    """How programs start, and how their cost grows."""
+    """Compilation, calls and imports, and how cost grows with each size."""
     rows: list[Row] = []
     plain = [cell for cell in GRID if cell.n_sets is None and cell.option is None]
     for cell in plain[: 1 if quick else None]:
@@ -98,7 +98,7 @@ def compare_the_rest(names: list[str], *, quick: bool) -> list[Row]:
 
 
 def assert_complete(rows: list[Row], cells: list[Cell], names: list[str]) -> None:
-    """Every peer that is there was timed in every cell, in everything that it offers."""
+    """Check that every installed peer was timed in every cell, in every kind that it offers."""
     timed = {(Cell(**row["cell"]), row["peer"], row["kind"]) for row in rows if row["seconds"] > 0}
     due = {
         (cell, name, kind)
@@ -110,7 +110,7 @@ def assert_complete(rows: list[Row], cells: list[Cell], names: list[str]) -> Non
 
 
 def assert_growth_is_complete(rows: list[Row], names: list[str], *, quick: bool) -> None:
-    """Every series has every size, of every peer whose growth is shown."""
+    """Check that every series has every size, for every peer whose growth is shown."""
     timed = {(row["series"], Cell(**row["cell"]), row["kind"], row["peer"]) for row in rows}
     due = {
         (series, cell, kind, name)
@@ -123,7 +123,7 @@ def assert_growth_is_complete(rows: list[Row], names: list[str], *, quick: bool)
 
 
 def print_means(rows: list[Row]) -> None:
-    """Each peer's time divided by jaxrnn's: the geometric mean over the cells, and the least."""
+    """Print each peer's time divided by jaxrnn's: the geometric mean and least over the cells."""
     groups: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         groups.setdefault((row["kind"] + _comparison(row), row["peer"]), []).append(row["ratio"])
@@ -143,7 +143,7 @@ def _comparison(row: Row) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the results depend on besides the code."""
+    """The processor and the versions, on which the results depend too."""
     installed = {each.name: each.version for each in metadata.distributions()}
     return {
         "processor": processor(),
@@ -154,7 +154,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system gives it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

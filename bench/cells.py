@@ -1,4 +1,4 @@
-"""What the comparisons are made on: sizes, and numbers of these sizes."""
+"""The sizes that the comparisons use, and parameters and inputs of these sizes."""
 
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ class Cell(NamedTuple):
       n_steps: steps of each.
       n_features: inputs of a step.
       n_nodes: hidden nodes.
-      n_sets: parameter sets that all run on the same sequences; None where there is just one.
-      option: what is compared beside the same without it, LENGTHS or CHECKPOINTS.
+      n_sets: how many parameter sets run on the same sequences; None for one set without an axis.
+      option: LENGTHS or CHECKPOINTS, which is compared with the same call without it; or None.
     """
 
     batch: int
@@ -61,7 +61,7 @@ GRID = (
     Cell(8, 20_000, 8, 64, option=CHECKPOINTS),
 )
 
-# What grows, and the rest that stays.
+# In each series one size grows, and the others stay.
 GROWTH = {
     "steps": tuple(Cell(8, size, 8, 64) for size in (100, 1000, 10_000, 100_000)),
     "nodes": tuple(Cell(32, 100, 16, size) for size in (8, 32, 128, 512, 1024)),
@@ -71,7 +71,7 @@ GROWTH = {
 
 
 def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
-    """Parameters that neither explode nor die out, and inputs of unit variance."""
+    """Parameters whose gradients neither explode nor vanish, and inputs of unit variance."""
     params_key, x_key = jax.random.split(jax.random.key(0))
 
     def init(key: jax.Array) -> RNNParams[Any]:
@@ -86,7 +86,7 @@ def network(cell: Cell) -> tuple[RNNParams[Any], jax.Array]:
 
 
 def sequence_lengths(cell: Cell) -> NDArray[np.int32]:
-    """How many of its steps each sequence has: all of them, or any number but none."""
+    """The number of steps of each sequence, from one to all; the first sequence has all."""
     lengths = np.random.default_rng(0).integers(1, cell.n_steps, cell.batch, endpoint=True)
     lengths[0] = cell.n_steps
     return lengths.astype(np.int32)

@@ -1,4 +1,4 @@
-"""The comparisons: in each cell of the grid, of how things start, and of how cost grows."""
+"""The comparisons: in each cell of the grid, of compilation and calls, and of how cost grows."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ GROWING = ("jaxrnn", "plain scan", "torch", "ONNX Runtime")
 
 
 def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
-    """Time all that the peers offer in one cell, after each result has met the oracle's."""
+    """Time all that the peers offer in one cell; first check each result against the oracle."""
     params, x = network(cell)
     offers = made(names, cell)
     peers = {name: PEERS[name].make(cell, params, x) for name in offers}
@@ -69,7 +69,7 @@ def compare_starts(cell: Cell, *, quick: bool) -> list[Row]:
 
 
 def compare_calls(cell: Cell, *, quick: bool) -> list[Row]:
-    """A call of `rnn_forward` as it is, outside any `jax.jit`, beside a jitted plain scan."""
+    """The time of a call of `rnn_forward` outside `jax.jit`, beside a jitted plain scan's."""
     params, x = network(cell)
     plain = PEERS["plain scan"].make(cell, params, x).programs[FORWARD]
     calls: dict[str, Callable[[], object]] = {
@@ -85,7 +85,7 @@ def compare_calls(cell: Cell, *, quick: bool) -> list[Row]:
 
 
 def compare_imports(*, quick: bool) -> list[Row]:
-    """What `import jaxrnn` adds to `import jax`, each time in a new process."""
+    """The time that `import jaxrnn` adds to `import jax`, measured in new processes."""
     code = "import time, jax; t = time.perf_counter(); import jaxrnn; print(time.perf_counter()-t)"
     seconds = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
@@ -97,7 +97,7 @@ def compare_imports(*, quick: bool) -> list[Row]:
 
 
 def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
-    """How cost grows, beside the least time that the matrix products would take."""
+    """How cost grows, beside the time that the matrix products alone would take."""
     speed = products_per_second(quick=quick)
     print(f"\nmatrix products alone: {speed / 1e9:.0f} GFLOP/s", flush=True)
     rows: list[Row] = []
@@ -136,7 +136,7 @@ def grown(names: list[str], cell: Cell, kind: str) -> list[str]:
 
 
 def products_per_second(*, quick: bool) -> float:
-    """Operations a second in one large product, the better of JAX and torch."""
+    """Operations a second in one large product, by JAX or torch, whichever is faster."""
     size = 256 if quick else 2048
     a = jax.random.normal(jax.random.key(0), (size, size))
     multiply = jax.jit(jnp.matmul)
@@ -153,7 +153,10 @@ def products_per_second(*, quick: bool) -> float:
 
 
 def temporary_bytes(name: str, cell: Cell, peer: Peer, kind: str) -> int | None:
-    """What XLA allocates besides arguments and results; without options, of two peers alone."""
+    """The bytes that XLA allocates besides arguments and results; None where not reported.
+
+    In cells without an option only jaxrnn's and the plain scan's are reported.
+    """
     shown = cell.option is not None or name == "plain scan" or name.startswith("jaxrnn")
     if not shown or kind not in peer.programs:
         return None
@@ -162,7 +165,7 @@ def temporary_bytes(name: str, cell: Cell, peer: Peer, kind: str) -> int | None:
 
 
 def assert_agreement(name: str, result: object, reference: object) -> None:
-    """Up to float32's rounding, relative to each array's largest entry."""
+    """Check that arrays agree to 1e-4 of the largest entry of each, as float32 should."""
     pairs = zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True)
     for got, wanted in pairs:
         bound = 1e-4 * np.max(np.abs(wanted))

@@ -31,12 +31,16 @@ def main() -> int:
 
 
 def errors(cell: Cell) -> list[float]:
-    """Of the last state, and of the gradients of a weighted sum of all states by each argument."""
+    """The error of the last state, and of a gradient by each argument.
+
+    The gradient is that of a weighted sum of all states.
+    """
     (params, x), draw = network(cell), np.random.default_rng(0).standard_normal
-    # Biases of one would saturate the states, and so contract by far more than the weights do.
+    # Biases of one would saturate the states, which makes the network contract far more than its
+    # weights do.
     params = params._replace(b=jnp.zeros(cell.n_nodes))
     h0 = draw((cell.batch, cell.n_nodes)).astype(np.float32)
-    # All states have weight, as a gradient of the last one alone soon dies out on its way back.
+    # All states have a weight, as the gradient of the last state alone soon vanishes.
     weights = draw((cell.batch, cell.n_steps, cell.n_nodes)).astype(np.float32)
 
     def weighted(params: RNNParams[Any], x: Any, h0: Any) -> jax.Array:
@@ -51,7 +55,7 @@ def errors(cell: Cell) -> list[float]:
 
 
 def error(got: Any, expected: Any) -> float:
-    """The largest, in units of the epsilon at the largest entry."""
+    """The largest difference, in units of float32's epsilon at the largest expected entry."""
     differences = np.abs(np.asarray(got, np.float64) - expected)
     return float(np.max(differences) / np.max(np.abs(expected)) / EPSILON)
 

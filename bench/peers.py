@@ -1,7 +1,7 @@
 """The programs that are compared: each runs the same network on the same numbers.
 
-A peer is made by a function of its name, which imports what it needs, so that one whose library is
-not installed can be left out.
+Each peer is made by a function of the same name. The function imports the peer's library, so that a
+peer whose library is not installed can be left out.
 """
 
 import math
@@ -21,23 +21,23 @@ from bench.cells import CHECKPOINTS, LENGTHS, Cell, sequence_lengths
 from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle
 
-# What is timed. The value that goes with a gradient is half the sum of the squares.
+# What is timed. A gradient is that of half the sum of the squares, and comes with this value.
 FORWARD = "forward"
 GRADIENT = "gradient"
 STATES = "gradient through all states"
 
-# What a run on one parameter set gives: the last hidden state, `(batch, n_nodes)`, or all of them,
-# `(batch, n_steps, n_nodes)`.
+# A run on one parameter set returns the last hidden state, `(batch, n_nodes)`, or all hidden
+# states, `(batch, n_steps, n_nodes)`.
 Run = Callable[[Any, Any], Any]
 
 
 class Peer(NamedTuple):
-    """What a program offers on given parameters and inputs, by kind.
+    """The calls that a peer offers on given parameters and inputs, by kind.
 
     Attributes:
-      calls: give the result.
-      programs: of JAX, the jitted functions behind these calls.
-      arguments: what they take, parameters and inputs.
+      calls: functions of no arguments that return the result.
+      programs: for peers on JAX, the jitted functions behind these calls.
+      arguments: what these functions take, parameters and inputs.
     """
 
     calls: dict[str, Callable[[], Any]]
@@ -51,13 +51,13 @@ def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def jaxrnn_on_fixed_weights(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The package, its weights constants of the program, as ONNX Runtime's are of the model."""
+    """The package, with the weights as constants of the program, as in ONNX Runtime's model."""
     run = jax.jit(partial(rnn_forward, params))
     return Peer({FORWARD: lambda: run(x).block_until_ready()}, {})
 
 
 def jaxrnn_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The package, the lengths an argument of the program."""
+    """The package, with the lengths as an argument of the program."""
 
     def run(params: RNNParams[Any], inputs: Any) -> Any:
         return rnn_forward(params, inputs[0], lengths=inputs[1])
@@ -66,18 +66,18 @@ def jaxrnn_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Pee
 
 
 def jaxrnn_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The package, which keeps a state in about the square root of the number of steps."""
+    """The package, which stores one state in about the square root of the number of steps."""
     run = partial(rnn_forward, checkpoint_every=math.isqrt(cell.n_steps))
     return _of_last(run, params, x)
 
 
 def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The package, as many parameter sets at a time as the cache holds."""
+    """The package, with as many parameter sets at a time as the cache holds."""
     return _peer({GRADIENT: jax.jit(_in_chunks(cell))}, params, x)
 
 
 def jaxrnn_on_devices(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The package, the sets shared among CPU devices, one for each core, and there in chunks."""
+    """The package, with the sets shared among CPU devices, one for each core, in chunks on each."""
     n_devices = max(n for n in range(1, jax.device_count() + 1) if (cell.n_sets or 1) % n == 0)
     mesh = jax.make_mesh((n_devices,), ("sets",), axis_types=(AxisType.Auto,))
     by_set, shared = P("sets"), P()
@@ -97,13 +97,13 @@ def _in_chunks(cell: Cell) -> Run:
 
 
 def sets_at_once(cell: Cell) -> int:
-    """How many parameter sets have states of four megabytes."""
+    """How many parameter sets together have states of some four megabytes."""
     bytes_of_states = 4 * cell.batch * cell.n_steps * cell.n_nodes
     return max(1, (4 << 20) // bytes_of_states)
 
 
 def plain_scan(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """What one writes by hand, which the JAX libraries amount to as well."""
+    """The loop that one writes by hand; the JAX libraries amount to the same."""
 
     def run(params: RNNParams[Any], x: jax.Array, keep: bool) -> Any:
         wx, wh, b = jax.tree.leaves(params)
@@ -133,7 +133,7 @@ def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def flax_linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The same with `seq_lengths`."""
+    """`flax.linen.RNN` of a `SimpleCell`, with `seq_lengths`."""
     from flax import linen
 
     run = _linen(linen.SimpleCell(cell.n_nodes))
@@ -142,7 +142,7 @@ def flax_linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) ->
 
 
 def flax_linen_with_remat(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The same of a cell under `flax.linen.remat`, which keeps its states alone."""
+    """`flax.linen.RNN` of a `SimpleCell` under `flax.linen.remat`, which stores only the states."""
     from flax import linen
 
     run = _linen(linen.remat(linen.SimpleCell)(cell.n_nodes))
@@ -180,7 +180,7 @@ def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def haiku(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`haiku.dynamic_unroll` of a core like `haiku.VanillaRNN`, with tanh for its relu."""
+    """`haiku.dynamic_unroll` of a core like `haiku.VanillaRNN`, but with tanh in place of relu."""
     import haiku as hk
 
     def unroll(x: jax.Array) -> Any:
@@ -217,7 +217,7 @@ def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`torch.nn.RNN`, on all cores, without denormal numbers; of lengths, on packed sequences."""
+    """`torch.nn.RNN` on all cores, without denormal numbers; with lengths, on packed sequences."""
     import torch
 
     torch.set_flush_denormal(True)
@@ -277,7 +277,7 @@ def onnx_runtime(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def numpy_loop(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The notebook's loop over the steps, in float32."""
+    """A loop over the steps in float32, as in the teaching notebook that jaxrnn began with."""
     wx, wh, b = (np.asarray(array) for array in params)
     x_numpy = np.asarray(x)
 
@@ -297,10 +297,10 @@ class Entry(NamedTuple):
     """A peer in the table below.
 
     Attributes:
-      make: makes it.
-      requires: the modules it imports.
-      runs: what it is for: cells of ONE parameter set, of MANY (by `jax.vmap` or by itself), or of
-        an option.
+      make: the function that makes the peer.
+      requires: the modules that it imports.
+      runs: the cells that it runs in: those of ONE parameter set, of MANY (by `jax.vmap` or in its
+        own way), or of an option.
       forward_only: whether it has no gradient.
     """
 
@@ -310,7 +310,8 @@ class Entry(NamedTuple):
     forward_only: bool = False
 
 
-# The first in a cell is what the others are compared with: of an option, the same without it.
+# In each cell the first peer is what the others are compared with. In the cells of an option it is
+# the same call without the option.
 PEERS = {
     "jaxrnn": Entry(jaxrnn, runs=(ONE, MANY, LENGTHS, CHECKPOINTS)),
     "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, runs=(ONE,), forward_only=True),
@@ -330,7 +331,7 @@ PEERS = {
     "NumPy loop": Entry(numpy_loop, runs=(ONE,), forward_only=True),
 }
 
-# What they offer in each kind of cell.
+# What the peers offer in each kind of cell.
 KINDS = {
     ONE: (FORWARD, GRADIENT, STATES),
     MANY: (GRADIENT,),
@@ -340,12 +341,12 @@ KINDS = {
 
 
 def missing(name: str) -> list[str]:
-    """What would have to be installed for a peer."""
+    """The modules that a peer needs and that are not installed."""
     return [module for module in PEERS[name].requires if find_spec(module) is None]
 
 
 def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
-    """The peers among these that a cell is for, and what each of them must offer there."""
+    """Those of the named peers that run in a cell, and what each must offer there."""
     wanted = cell.option or (ONE if cell.n_sets is None else MANY)
     return {
         name: (FORWARD,) if PEERS[name].forward_only else KINDS[wanted]
@@ -357,7 +358,7 @@ def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
 def expected(
     cell: Cell, params: RNNParams[Any], x: jax.Array, *, with_lengths: bool
 ) -> dict[str, Any]:
-    """What the oracle says, by kind; of many parameter sets, of the last."""
+    """The oracle's results, by kind; with many parameter sets, those of the last set."""
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
     lengths = sequence_lengths(cell) if with_lengths else None
@@ -395,7 +396,8 @@ def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.A
 def _peer(programs: dict[str, Any], *arguments: Any) -> Peer:
     def call(kind: str) -> Any:
         result = programs[kind](*arguments)
-        # All of a program's results are there at once; to ask each takes a microsecond in Python.
+        # All results of a program are ready at the same time. To wait for each of them would take a
+        # microsecond of Python.
         (result if kind == FORWARD else result[0]).block_until_ready()
         return result
 

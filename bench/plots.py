@@ -1,4 +1,4 @@
-"""The results as plots, in files of the folder they are kept in."""
+"""Plots of the results, in the folder where the results are kept."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def plot(rows: list[Row], machine: dict[str, Any], folder: Path) -> None:
 def _speed(rows: list[Row]) -> Any:
     """In each cell of the grid, the time of each peer divided by jaxrnn's.
 
-    The peers that JAX makes about the same program of are one: a line from the least to the most.
+    JAX compiles some peers to about the same program. They share one line, from the least of their
+    times to the most.
     """
     panels = [(FORWARD, False), (GRADIENT, False), (STATES, False), (GRADIENT, True)]
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.6), layout="constrained")

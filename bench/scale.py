@@ -1,7 +1,8 @@
 """How a training step scales: `python -m bench.scale`, which needs Linux and two cores.
 
-The same step on one device of one core, one device of two, two devices, and two processes of a core
-each. These stand for hosts: JAX connects them as it connects hosts, here on loopback.
+It runs the same step on one device of one core, one device of two cores, two devices, and two
+processes of one core each. The processes stand for hosts: JAX connects them as it connects hosts,
+here by loopback.
 """
 
 import argparse
@@ -31,7 +32,7 @@ class Setting(NamedTuple):
     """Where a step runs.
 
     Attributes:
-      cores: of each process, its cores.
+      cores: the cores of each process.
       n_devices: how many devices each process has.
     """
 
@@ -58,7 +59,7 @@ def update(params: Any, x: Any) -> Any:
 
 
 def programs(networks: Any) -> dict[str, Callable[[], Any]]:
-    """The steps, a product that bounds them, and all that the first has to send."""
+    """The two steps, a product that bounds their speed, and all that the first step has to send."""
     mesh = jax.make_mesh((jax.device_count(),), ("devices",))
     everywhere, shared = NamedSharding(mesh, P()), NamedSharding(mesh, P("devices"))
 
@@ -87,7 +88,7 @@ def programs(networks: Any) -> dict[str, Callable[[], Any]]:
 def serve(
     orders: Connection, networks: Any, setting: Setting, process_id: int, coordinator: str
 ) -> None:
-    """Give all results, then run what is ordered, until nothing is."""
+    """Send the results of all programs, then run each program that is ordered, until the end."""
     available = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {available[core] for core in setting.cores[process_id]})
     jax.config.update("jax_num_cpu_devices", setting.n_devices)
@@ -110,7 +111,7 @@ def serve(
 
 @contextmanager
 def served(cells: dict[str, Cell]) -> Iterator[dict[str, list[Connection]]]:
-    """The processes of every setting, each at the other end of a connection."""
+    """Start the processes of every setting, and give a connection to each of them."""
     networks = {name: jax.tree.map(np.asarray, network(cell)) for name, cell in cells.items()}
     spawning = multiprocessing.get_context("spawn")
     connections: dict[str, list[Connection]] = {name: [] for name in SETTINGS}
@@ -137,27 +138,27 @@ def served(cells: dict[str, Cell]) -> Iterator[dict[str, list[Connection]]]:
 
 
 def free_address() -> str:
-    """A port of loopback that nothing listens on."""
+    """An address on loopback with a port that is free."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def send(connections: list[Connection], order: str | None) -> None:
-    """To all processes of a setting."""
+    """Send an order to all processes of a setting."""
     for connection in connections:
         connection.send(order)
 
 
 def run(connections: list[Connection], name: str) -> None:
-    """In all processes of a setting, until the last is done."""
+    """Run a program in all processes of a setting, and wait until the last is done."""
     send(connections, name)
     for connection in connections:
         connection.recv()
 
 
 def row(name: str, timings: dict[str, Timing]) -> str:
-    """One of a table in Markdown."""
+    """One row of a table in Markdown."""
     first, *others = timings.values()
     ratios = [
         f"{timing.ratio:.2f} [{', '.join(f'{each:.2f}' for each in timing.ratio_quartiles)}]"
@@ -167,7 +168,7 @@ def row(name: str, timings: dict[str, Timing]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """See that all settings give the same, time them, and print the table."""
+    """Check that all settings give the same results, time them, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="check agreement, hardly time")
     options = parser.parse_args(arguments)

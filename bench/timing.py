@@ -1,4 +1,4 @@
-"""Times functions against each other: interleaved, in random order, by medians of ratios."""
+"""Times functions against each other: in turns, in random order, by medians of ratios."""
 
 import random
 import statistics
@@ -26,11 +26,12 @@ class Timing(NamedTuple):
 def time_calls(calls: Mapping[str, Call], *, seconds: float, min_rounds: int) -> dict[str, Timing]:
     """Time each call, which must block until its result is there.
 
-    In a round every call is timed once, in an order drawn anew, so that what else the machine does
-    meets all alike. Short calls are repeated within a round until the clock's error is small.
+    In a round every call is timed once, in an order drawn anew, so that other work on the machine
+    slows all of them alike. Within a round, short calls are repeated until the clock's error is
+    small.
 
     Args:
-      calls: what to time, by name, at least one; already compiled or not.
+      calls: what to time, by name, at least one. They may be compiled already or not.
       seconds: how long to go on.
       min_rounds: how many rounds there are at least.
     """
@@ -51,7 +52,8 @@ def _repeats(call: Call) -> int:
 
 
 def _seconds_per_call(call: Call, repeats: int) -> float:
-    # Threads of the program timed before may still spin, and take a core from this one.
+    # The threads of the program timed before may still be spinning, and would take a core from this
+    # one.
     time.sleep(5e-3)
     call()
     start = time.perf_counter()

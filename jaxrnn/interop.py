@@ -1,19 +1,20 @@
-"""Parameters to and from other libraries, as plain mappings of arrays; it imports none of them.
+"""Weights from and to other libraries, as plain mappings of arrays. It imports none of them.
 
     layers = interop.from_torch(rnn.state_dict())                     # for rnn_stacked
     rnn.load_state_dict({k: torch.from_numpy(v) for k, v in interop.to_torch(layers).items()})
 
-What comes in is what NumPy can read (torch's bfloat16 it cannot: go through `.float()`), what goes
-out are NumPy arrays of their own, and dtypes stay as they are. Each `to_...` undoes its `from_...`,
-but that torch and ONNX add two biases, which come in as their sum and go out as that and zeros.
+Arrays that come in may be anything that NumPy can read. NumPy cannot read torch's bfloat16: convert
+that with `.float()` first. Arrays that go out are new NumPy arrays, and dtypes stay as they are.
+Each `to_...` undoes its `from_...`, with one exception: torch and ONNX add two biases. Their sum
+comes in, and goes out as the first of the two, beside zeros.
 
-Outputs are those of the other library at all real steps; in the padding `h` holds, where torch and
-ONNX have zeros.
+The outputs are those of the other library at all real steps. In the padding `h` is the last real
+state, where torch and ONNX have zeros.
 
-Mappings hold weights alone. The activation, whether time or batch is the first axis, and which way
-a single direction runs are settings of the other library: here `activation`, `jnp.moveaxis` and
-`reverse`. The initial and final states of torch and ONNX are those of `h0` and `last` in a row,
-`jnp.stack(jax.tree.leaves(last))`.
+The mappings hold weights alone. The other library's remaining settings are options here: pass its
+activation as `activation`, pass `reverse` if its single direction runs backwards, and put the batch
+first with `jnp.moveaxis` if time is its first axis. The initial and final states of torch and ONNX
+are `h0` and `last`, stacked: `jnp.stack(jax.tree.leaves(last))`.
 """
 
 import re
@@ -34,17 +35,29 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     """The layers of a `torch.nn.RNN`.
 
     Args:
-      state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`,
-        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither; the same with `l1` and so on for the
-        layers above, and with `_reverse` at the end for the other direction.
+      state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`, and
+        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither. The layers above have the same with
+        `l1` and so on, and the other direction has `_reverse` at the end of each key. Cut the
+        prefix off the keys if the network is part of a larger model.
 
     Returns:
       For each layer an `RNNParams`, or a pair (forward, backward) of them, as for `rnn_stacked`.
 
     Raises:
       TypeError: it is not a mapping, or an entry is not an array of real numbers.
-      ValueError: an entry is missing, does not have the shape that the others ask for, or has none
-        of these names. The message has its key, as those of all functions here.
+      ValueError: an entry is missing, has a shape that does not fit the other entries, or has none
+        of these names. The message names its key, as in all functions here.
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop, rnn_stacked
+
+        # As of torch.nn.RNN(3, 4), whose rnn.state_dict() holds tensors, which will do as well.
+        state_dict = {"weight_ih_l0": np.full((4, 3), 0.1), "weight_hh_l0": np.eye(4)}
+        state_dict |= {"bias_ih_l0": np.zeros(4), "bias_hh_l0": np.zeros(4)}
+        layers = interop.from_torch(state_dict)
+        h, last = rnn_stacked(layers, np.ones((2, 7, 3)))  # activation=jax.nn.relu, if torch's is
+        assert h.shape == (2, 7, 4)
     """
     rest = _entries("state_dict", state_dict)
     two = any(str(key).endswith("_reverse") for key in rest)
@@ -76,12 +89,19 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
 def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
     """The `state_dict` of a `torch.nn.RNN` with the layers of `rnn_stacked`.
 
-    Without a bias in any of them there is none, for `bias=False`; where some have one, the others
-    get zeros.
+    If no layer has a bias there is none, for `bias=False`. If some have one, the others get zeros.
 
     Raises:
       TypeError, ValueError: `layers` are not those of `rnn_stacked`, or torch cannot hold them: all
-        must have one number of nodes, and one or two directions.
+        must have the same number of nodes, and the same number of directions.
+
+    Example:
+        import jax
+        from jaxrnn import init_stacked, interop
+
+        state_dict = interop.to_torch(init_stacked(jax.random.key(0), 3, (4, 4)))
+        # rnn.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+        assert state_dict["weight_ih_l0"].shape == (4, 3)
     """
     check_layers(layers)
     directions = [_directions(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
@@ -119,6 +139,13 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
 
     Returns:
       An `RNNParams`, or with two directions a pair (forward, backward).
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop
+
+        params = interop.from_onnx({"W": np.ones((1, 4, 3)), "R": np.ones((1, 4, 4))})
+        assert params.wx.shape == (3, 4) and params.b is None
     """
     rest = _entries("inputs", inputs)
     w = _taken(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
@@ -140,6 +167,13 @@ def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
 
     Raises:
       TypeError, ValueError: `layer` is neither, or its directions differ in shape.
+
+    Example:
+        import jax
+        from jaxrnn import init_params, interop
+
+        inputs = interop.to_onnx(init_params(jax.random.key(0), 3, 4))
+        assert inputs["W"].shape == (1, 4, 3) and inputs["B"].shape == (1, 8)
     """
     check_layer("layer", layer)
     directions = _directions("layer", layer)
@@ -162,6 +196,13 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
     Args:
       weights: `kernel` `(n_features, n_nodes)`, `recurrent_kernel` `(n_nodes, n_nodes)`, and `bias`
         `(n_nodes,)` or none.
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop
+
+        params = interop.from_keras({"kernel": np.ones((3, 4)), "recurrent_kernel": np.eye(4)})
+        assert params.wx.shape == (3, 4) and params.b is None
     """
     rest = _entries("weights", weights)
     wx = _taken(rest, "weights", "kernel", ("n_features", "n_nodes"))
@@ -173,7 +214,15 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
 
 
 def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
-    """The weights of a Keras `SimpleRNN`, for `layer.set_weights(list(weights.values()))`."""
+    """The weights of a Keras `SimpleRNN`, for `layer.set_weights(list(weights.values()))`.
+
+    Example:
+        import jax
+        from jaxrnn import init_params, interop
+
+        weights = interop.to_keras(init_params(jax.random.key(0), 3, 4))
+        assert list(weights) == ["kernel", "recurrent_kernel", "bias"]
+    """
     checked = _checked("params", params)
     weights = {"kernel": checked.wx, "recurrent_kernel": checked.wh}
     return weights if checked.b is None else weights | {"bias": checked.b}
@@ -185,12 +234,27 @@ def from_linen(params: Mapping[str, Any]) -> RNNParams[Array]:
     Args:
       params: `{"i": {"kernel": ..., "bias": ...}, "h": {"kernel": ...}}`, of shapes
         `(n_features, n_nodes)`, `(n_nodes,)` and `(n_nodes, n_nodes)`.
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop
+
+        weights = {"i": {"kernel": np.ones((3, 4)), "bias": np.ones(4)}, "h": {"kernel": np.eye(4)}}
+        assert interop.from_linen(weights).wx.shape == (3, 4)
     """
     return _from_flax("params", params, "i", "h")
 
 
 def to_linen(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
-    """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None."""
+    """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None.
+
+    Example:
+        import jax
+        from jaxrnn import init_params, interop
+
+        weights = interop.to_linen(init_params(jax.random.key(0), 3, 4))
+        assert weights["i"]["kernel"].shape == (3, 4)
+    """
     return _to_flax(params, "i", "h")
 
 
@@ -199,12 +263,30 @@ def from_nnx(state: Mapping[str, Any]) -> RNNParams[Array]:
 
     Args:
       state: as in `from_linen`, with `dense_i` for `i` and `dense_h` for `h`.
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop
+
+        into = {"kernel": np.ones((3, 4)), "bias": np.ones(4)}
+        params = interop.from_nnx({"dense_i": into, "dense_h": {"kernel": np.eye(4)}})
+        assert params.wx.shape == (3, 4)
     """
     return _from_flax("state", state, "dense_i", "dense_h")
 
 
 def to_nnx(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
-    """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`; as `to_linen`."""
+    """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`.
+
+    The bias is zeros where `b` is None, as in `to_linen`.
+
+    Example:
+        import jax
+        from jaxrnn import init_params, interop
+
+        state = interop.to_nnx(init_params(jax.random.key(0), 3, 4))
+        assert state["dense_i"]["kernel"].shape == (3, 4)
+    """
     return _to_flax(params, "dense_i", "dense_h")
 
 

@@ -21,15 +21,24 @@ Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
 
 
 class LayerStates(NamedTuple, Generic[ArrayT]):
-    """What layers give.
+    """What a network of layers returns.
 
     Attributes:
-      h: the states of the uppermost layer, `(*batch, n_steps, n_nodes)`; where it runs in both
-        directions, forward and backward states side by side, `(*batch, n_steps, 2 n_nodes)`. In the
-        padding they are those that hold there, as in `rnn_states`, not torch's zeros.
-      last: the state after the last step that is run, `(*batch, n_nodes)`, in the form of `h0`: of
-        `rnn_bidirectional` a pair, of `rnn_stacked` for each layer one or a pair. It is what `h0`
-        takes, to run on.
+      h: the states of the top layer, `(*batch, n_steps, n_nodes)`. If it runs in both directions,
+        forward and backward states stand side by side, `(*batch, n_steps, 2 n_nodes)`. In the
+        padding they are the last real states, as in `rnn_states`, not torch's zeros.
+      last: the state after the last step that is run, `(*batch, n_nodes)`, in the form of `h0`: a
+        pair from `rnn_bidirectional`; from `rnn_stacked`, one state or one pair for each layer.
+        Pass it as `h0` to run on.
+
+    Example:
+        import jax
+        import jax.numpy as jnp
+        from jaxrnn import init_stacked, rnn_stacked
+
+        layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True)
+        h, last = rnn_stacked(layers, jnp.ones((2, 5, 3)))
+        assert h.shape == (2, 5, 16) and last[1][0].shape == (2, 8)
     """
 
     h: ArrayT
@@ -52,7 +61,8 @@ def init_stacked(
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of networks.
       n_features: inputs per step.
-      n_nodes: hidden nodes of each layer, the lowest first; of each direction, if two.
+      n_nodes: hidden nodes of each layer, the lowest first. A layer with two directions has this
+        many in each.
       bidirectional: whether every layer is a pair (forward, backward).
       **draws: `wx_init`, `wh_init`, `b_init` and `dtype`, as in `init_params`.
 
@@ -62,6 +72,15 @@ def init_stacked(
     Raises:
       TypeError, ValueError: as `init_params`; `n_nodes` is not a sequence, or is empty;
         `bidirectional` is not a bool.
+
+    Example:
+        import jax
+        from jax.nn import initializers as init
+        from jaxrnn import init_stacked
+
+        start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
+        layers = init_stacked(jax.random.key(0), 3, (16, 8), b_init=init.zeros, **start)
+        assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
     """
     require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
     require(_is_sequence(n_nodes), "n_nodes", "a tuple or list, one a layer", n_nodes)
@@ -89,8 +108,8 @@ def rnn_bidirectional(
     Processing 45 (1997), 2673-2681, without its output layer.
 
     Args:
-      params: a pair (forward, backward), of equally many nodes. The second runs from the last step
-        that is not padding to the first.
+      params: a pair (forward, backward) with the same number of nodes. The second runs from the
+        last step that is not padding to the first.
       x: the sequence, `(*batch, n_steps, n_features)`.
       h0: a pair of states before the first step that is run, each as in `rnn_forward`. None, for
         one or both, is zero.
@@ -98,12 +117,23 @@ def rnn_bidirectional(
         for both.
 
     Returns:
-      `LayerStates(h, last)`: `h` is `(*batch, n_steps, 2 n_nodes)`, forward states first and all of
-      them beside their inputs, `last` the pair of last states.
+      `LayerStates(h, last)`. `h` is `(*batch, n_steps, 2 n_nodes)`, forward states first, and each
+      state stands beside its input. `last` is the pair of last states.
 
     Raises:
-      TypeError, ValueError: as `rnn_forward`, with a note in which direction; `params` or `h0` is
-        not a pair, or the directions differ in nodes.
+      TypeError, ValueError: as `rnn_forward`, with a note that names the direction; `params` or
+        `h0` is not a pair, or the directions differ in nodes.
+
+    Example:
+        import jax
+        import jax.numpy as jnp
+        from jaxrnn import init_stacked, rnn_bidirectional, rnn_states
+
+        ((forward, backward),) = init_stacked(jax.random.key(0), 3, (16,), bidirectional=True)
+        x = jax.random.normal(jax.random.key(1), (2, 5, 3))
+        h, (last_forward, last_backward) = rnn_bidirectional((forward, backward), x)
+        expected = rnn_states(backward, x, reverse=True).h
+        assert jnp.allclose(h[..., 16:], expected) and jnp.allclose(last_backward, expected[:, 0])
     """
     require(_is_pair(params), "params", "a pair of RNNParams", params)
     return _run_layer(params, x, h0, options)
@@ -133,22 +163,38 @@ def rnn_stacked(
       x: the sequence, `(*batch, n_steps, n_features)`.
       h0: for each layer its state before the first step that is run, as in `rnn_forward`, or a pair
         of these. None, at any place, is zero.
-      dropout: the probability with which each entry of what goes from one layer to the next is put
-        to zero, from 0 to below 1; the others are divided by 1 - dropout. Without a key there is
-        none. It is a Python number, and each value a compilation of its own.
-      key: a JAX PRNG key for dropout, a new one for each call.
-      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction, `reset_to` is
-        one state for all of them. `checkpoint_every` saves within a layer: the states between
-        layers are kept.
+      dropout: the probability with which each entry that goes from one layer to the next is set to
+        zero, from 0 to below 1. The other entries are divided by 1 - dropout. It is a Python
+        number, and each value is a compilation of its own.
+      key: a JAX PRNG key for dropout. Without a key there is no dropout. Pass a new key to each
+        call: the same key drops the same entries.
+      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction, and
+        `reset_to` is one state for all of them. `checkpoint_every` saves memory within each layer
+        only: the states between layers are stored.
 
     Returns:
-      `LayerStates(h, last)`: the states of the uppermost layer, and the last states of all. Each
+      `LayerStates(h, last)`: the states of the top layer, and the last states of all layers. Each
       layer and direction has the dtype of its own parameters, input and initial state.
 
     Raises:
-      TypeError, ValueError: as `rnn_forward`, with a note in which layer and direction; `layers` or
-        `h0` is not a sequence of what is said above, they differ in length, or the directions of a
-        layer in nodes; `dropout` is not a number or out of range; `key` is not one key.
+      TypeError, ValueError: as `rnn_forward`, with a note that names the layer and direction;
+        `layers` or `h0` is not a sequence as described above, they differ in length, or the
+        directions of a layer differ in nodes; `dropout` is not a number or out of range; `key` is
+        not one key.
+
+    Example:
+      Dropout in training, and none without a key.
+
+        import jax
+        import jax.numpy as jnp
+        from jax.nn.initializers import orthogonal
+        from jaxrnn import init_stacked, rnn_stacked
+
+        layers = init_stacked(jax.random.key(0), 3, (16, 16), wh_init=orthogonal())
+        x = jax.random.normal(jax.random.key(1), (32, 50, 3))
+        h, last = rnn_stacked(layers, x, dropout=0.1, key=jax.random.key(2))
+        without = rnn_stacked(layers, x).h
+        assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
     """
     check_layers(layers)
     states = _as_states("one a layer", h0, len(layers))

@@ -22,13 +22,40 @@ LARGEST = 1 << 48
 class RNNParams(NamedTuple, Generic[ArrayT]):
     """The parameters of `a_t = x_t wx + h_{t-1} wh + b`.
 
-    A pytree: gradients are of this type too, a stack of parameter sets, for `jax.vmap`, is an
-    `RNNParams` whose arrays have one more leading axis, and `in_axes` may be one of integers.
+    It is a named tuple and a pytree. Gradients are of this type too. A stack of parameter sets, for
+    `jax.vmap`, is an `RNNParams` whose arrays have one more leading axis, and `in_axes` may be an
+    `RNNParams` of integers.
 
     Attributes:
       wx: input weights, `(n_features, n_nodes)`.
       wh: recurrent weights, `(n_nodes, n_nodes)`; `wh[i, j]` leads from node i to node j.
       b: bias, `(n_nodes,)`, or None for a network without one.
+
+    Example:
+      Saving and loading, with NumPy.
+
+        import tempfile
+        from pathlib import Path
+        import jax
+        import numpy as np
+        from jaxrnn import RNNParams, init_params
+
+        params = init_params(jax.random.key(0), 3, 16)
+        folder = Path(tempfile.mkdtemp())
+        np.savez(folder / "params.npz", **params._asdict())
+        with np.load(folder / "params.npz") as arrays:
+            loaded = RNNParams(**arrays)
+        assert np.array_equal(loaded.wh, params.wh)
+
+      The same with Orbax.
+
+        import orbax.checkpoint as ocp
+
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / "params", params)
+            checkpointer.wait_until_finished()
+            restored = checkpointer.restore(folder / "params", params)
+        assert isinstance(restored, RNNParams) and np.array_equal(restored.wh, params.wh)
     """
 
     wx: ArrayT
@@ -60,16 +87,17 @@ def init_params(
 ) -> RNNParams[jax.Array]:
     """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
 
-    The defaults are the notebook's `SimpleInitializer(0.01)`: weights `0.01 * randn`, biases one.
-    A network drawn so hardly remembers: to train one, `glorot_uniform()`, `orthogonal()` and
-    `zeros` of `jax.nn.initializers` are the usual start.
+    The defaults are those of the teaching notebook whose NumPy class `SimpleRNN` jaxrnn began as a
+    JAX version of: weights `0.01 * randn`, biases of one. A network drawn with them hardly
+    remembers its inputs. To train one, start with `glorot_uniform()`, `orthogonal()` and `zeros` of
+    `jax.nn.initializers`, as in the example.
 
-    Each array is drawn in float32 or wider and then cast, so that an initialiser which needs
-    linear algebra, such as `orthogonal`, serves the narrow types too.
+    Each array is drawn in float32 or wider and then cast, so that an initialiser which needs linear
+    algebra, such as `orthogonal`, also works for the narrow types.
 
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of parameter sets.
-      n_features: inputs per step; zero, for an autonomous network, where `wx_init` can draw that.
+      n_features: inputs per step. Zero makes an autonomous network, if `wx_init` can draw that.
       n_nodes: hidden nodes, at least one.
       wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
       wh_init: the same for `wh`.
@@ -81,9 +109,23 @@ def init_params(
 
     Raises:
       TypeError: `key` is not one key, a size is not an integer, an initialiser is not callable or
-        draws no real numbers, or `dtype` is not floating.
-      ValueError: a size is too small or beyond all memory, or an initialiser cannot draw a shape
-        or returns another.
+        does not return real numbers, or `dtype` is not floating.
+      ValueError: a size is too small, or too large for any memory, or an initialiser cannot draw a
+        shape or returns another.
+
+    Example:
+        import jax
+        from jax.nn import initializers as init
+        from jaxrnn import init_params
+
+        def draw(key):
+            start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
+            return init_params(key, 3, 16, b_init=init.zeros, **start)
+
+        params = draw(jax.random.key(0))
+        assert params.wx.shape == (3, 16)
+        ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
+        assert ensemble.wx.shape == (8, 3, 16)
     """
     n_features, n_nodes = as_size("n_features", n_features, 0), as_size("n_nodes", n_nodes, 1)
     sizes, fit = (n_features, n_nodes), f"of matrices with less than {LARGEST} entries"

@@ -71,11 +71,19 @@ FEW_STEPS = 4
 
 
 class RNNStates(NamedTuple, Generic[ArrayT]):
-    """What a vanilla RNN passes through, step by step.
+    """The pre-activations and hidden states of every step.
 
     Attributes:
       a: pre-activations, `(*batch, n_steps, n_nodes)`.
       h: hidden states `activation(a)`, the same shape.
+
+    Example:
+        import jax
+        import jax.numpy as jnp
+        from jaxrnn import init_params, rnn_states
+
+        a, h = rnn_states(init_params(jax.random.key(0), 3, 16), jnp.ones((2, 5, 3)))
+        assert a.shape == (2, 5, 16) and jnp.allclose(h, jnp.tanh(a))
     """
 
     a: ArrayT

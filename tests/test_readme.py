@@ -1,17 +1,47 @@
-"""README.md: its code blocks run, and what it says of them is so."""
+"""README.md and the public docstrings: their examples run, and the README's tables hold."""
 
 import inspect
 import re
 from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxrnn import rnn_forward, rnn_states
+import jaxrnn
+from jaxrnn import interop, rnn_forward, rnn_states
+from jaxrnn.testing import oracle, strategies
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def public(module: ModuleType) -> dict[str, Any]:
+    """The functions and classes that a public module offers, and the module itself."""
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, each in vars(module).items()
+        if not name.startswith("_") and getattr(each, "__module__", None) == module.__name__
+    ]
+    inside = {f"{module.__name__}.{name}": getattr(module, name) for name in names}
+    callables = {name: each for name, each in inside.items() if callable(each)}
+    return {module.__name__: module} | callables
+
+
+def example(documented: Any) -> str:
+    """The code of a docstring: what is indented further than the text below `Example:`."""
+    section = re.search(r"^Example:\n((?: .*\n?|\n)+)", inspect.getdoc(documented) or "", re.M)
+    if section is None:
+        return ""
+    lines = [line for line in section[1].splitlines() if not re.match(r" {2}\S", line)]
+    return dedent("\n".join(lines))
+
+
+DOCUMENTED = public(jaxrnn) | public(interop) | public(oracle) | public(strategies)
+EXAMPLES = {name: code for name, each in DOCUMENTED.items() if (code := example(each))}
 
 
 def test_every_block_is_found() -> None:
@@ -24,6 +54,22 @@ def test_every_block_is_found() -> None:
 def test_block_runs(block: str) -> None:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_every_example_is_found() -> None:
+    """Each has code, and no docstring of the package has one that the tests pass over."""
+    folder = Path(jaxrnn.__file__).parent
+    sources = "".join(path.read_text() for path in folder.rglob("*.py"))
+    assert len(re.findall(r"^ *Examples?\b.*$", sources, re.MULTILINE)) == len(EXAMPLES) >= 30
+    documented = public(jaxrnn) | public(interop)
+    assert documented.keys() - EXAMPLES.keys() == {"jaxrnn", "jaxrnn.interop"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name: str) -> None:
+    assert "assert" in EXAMPLES[name]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})
 
 
 @pytest.mark.parametrize("function", [rnn_forward, rnn_states])

@@ -33,7 +33,18 @@ FloatArray = NDArray[np.float64]
 class Differentiable(NamedTuple):
     """An activation of the oracle: an elementwise function, and its derivative.
 
-    A derivative that is bool selects: where it is false nothing passes, while 0 times NaN is NaN.
+    If the derivative is bool, it selects: where it is false nothing passes. A number would pass NaN
+    on there, as 0 times NaN is NaN.
+
+    Example:
+        import numpy as np
+        from jaxrnn import RNNParams
+        from jaxrnn.testing import oracle
+
+        sine = oracle.Differentiable(np.sin, np.cos)
+        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+        h = oracle.rnn_forward(params, np.ones((1, 1)), activation=sine)
+        assert np.allclose(h, np.sin(1))
     """
 
     function: Callable[[FloatArray], FloatArray]
@@ -48,7 +59,8 @@ RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: a > 0.0)
 class Gradients(NamedTuple):
     """The derivative of a scalar loss by each argument, in the shape of that argument.
 
-    That by `reset_to` is None where `reset_to` is, and part of that by `h0`.
+    `reset_to` is None if no `reset_to` was given: resets then return to `h0`, whose derivative
+    includes theirs.
     """
 
     params: RNNParams[FloatArray]
@@ -58,7 +70,7 @@ class Gradients(NamedTuple):
 
 
 class StackedGradients(NamedTuple):
-    """The same of a network of layers, in the forms of its arguments."""
+    """The derivative of a scalar loss by each argument of a network of layers, in its form."""
 
     layers: tuple[Layer[FloatArray], ...]
     x: FloatArray
@@ -66,14 +78,14 @@ class StackedGradients(NamedTuple):
 
 
 class Options(TypedDict, total=False):
-    """The options of the oracle, which are those of the functions it speaks for.
+    """The options of the oracle, which have the meaning they have in `jaxrnn`.
 
     Attributes:
-      activation: the activation with its derivative; tanh.
-      lengths: integers `(*batch,)`, from 0 to n_steps; all steps.
-      resets: bool `(*batch, n_steps)`; none.
-      reset_to: the state after a reset, which broadcasts as `h0` does; `h0`.
-      reverse: from the last step to the first; False.
+      activation: the activation with its derivative; by default tanh.
+      lengths: integers `(*batch,)`, from 0 to n_steps; by default all steps.
+      resets: bool `(*batch, n_steps)`; by default none.
+      reset_to: the state after a reset, which broadcasts as `h0` does; by default `h0`.
+      reverse: run from the last step to the first; by default False.
     """
 
     activation: Differentiable
@@ -86,7 +98,17 @@ class Options(TypedDict, total=False):
 def rnn_states(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[FloatArray]:
-    """What `jaxrnn.rnn_states` means: every `a` and `h`, each `(*batch, n_steps, n_nodes)`."""
+    """What `jaxrnn.rnn_states` must return: every `a` and `h`, each `(*batch, n_steps, n_nodes)`.
+
+    Example:
+        import numpy as np
+        from jaxrnn import RNNParams
+        from jaxrnn.testing import oracle
+
+        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+        a, h = oracle.rnn_states(params, np.ones((3, 1)))
+        assert np.allclose(h[1], np.tanh(1 + h[0]))
+    """
     run = _run(params, x, h0, options)
     return RNNStates(run.a, run.h)
 
@@ -94,7 +116,17 @@ def rnn_states(
 def rnn_forward(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> FloatArray:
-    """What `jaxrnn.rnn_forward` means: the state after the last step, `(*batch, n_nodes)`."""
+    """What `jaxrnn.rnn_forward` must return: the state after the last step, `(*batch, n_nodes)`.
+
+    Example:
+        import numpy as np
+        from jaxrnn import RNNParams
+        from jaxrnn.testing import oracle
+
+        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+        h = oracle.rnn_forward(params, np.ones((3, 1)), lengths=1)
+        assert np.allclose(h, np.tanh(1))
+    """
     return _run(params, x, h0, options).last
 
 
@@ -156,7 +188,7 @@ def rnn_gradients(
     g_h: ArrayLike = 0.0,
     **options: Unpack[Options],
 ) -> Gradients:
-    """Backpropagation through time for a loss with given derivatives by what the network returns.
+    """Backpropagation through time, from given derivatives of the loss by the network's results.
 
     Args:
       params: as in `rnn_states`.
@@ -168,8 +200,23 @@ def rnn_gradients(
       **options: as in `rnn_states`.
 
     Returns:
-      The gradients of `sum(g_last * h_last) + sum(g_a * a) + sum(g_h * h)`. That by `h0` has the
-      shape of `h0`, and `(*batch, n_nodes)` where `h0` is None; that by `b` is None where `b` is.
+      The gradients of `sum(g_last * h_last) + sum(g_a * a) + sum(g_h * h)`. The one by `h0` has the
+      shape of `h0`, or `(*batch, n_nodes)` if `h0` is None. The one by `b` is None if `b` is None.
+
+    Example:
+        import jax
+        import jax.numpy as jnp
+        import numpy as np
+        from jax.nn.initializers import orthogonal
+        from jaxrnn import init_params, rnn_forward
+        from jaxrnn.testing import oracle
+
+        params = init_params(jax.random.key(0), 3, 4, wh_init=orthogonal(), b_init=None)
+        x = jax.random.normal(jax.random.key(1), (5, 3))
+        gradient = jax.grad(lambda params: jnp.sum(rnn_forward(params, x)))(params)
+        expected = oracle.rnn_gradients(params, x, g_last=1.0).params
+        assert np.allclose(gradient.wx, expected.wx, atol=1e-5)
+        assert np.allclose(gradient.wh, expected.wh, atol=1e-5)
     """
     wx, wh, b = _float64(params)
     run = _run(params, x, h0, options)
@@ -220,7 +267,19 @@ def rnn_stacked(
     h0: Sequence[Any] | None = None,
     **options: Unpack[Options],
 ) -> LayerStates[FloatArray]:
-    """What `jaxrnn.rnn_stacked` means without dropout; of one pair, `jaxrnn.rnn_bidirectional`."""
+    """What `jaxrnn.rnn_stacked` must return without dropout.
+
+    Of a single layer that is a pair, it is also what `jaxrnn.rnn_bidirectional` must return.
+
+    Example:
+        import numpy as np
+        from jaxrnn import RNNParams
+        from jaxrnn.testing import oracle
+
+        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+        h, last = oracle.rnn_stacked([params, params._replace(wx=np.eye(2))], np.ones((3, 1)))
+        assert h.shape == (3, 2) and np.array_equal(last[1], h[-1])
+    """
     h, last = np.asarray(x, np.float64), []
     for layer, state in zip(layers, h0 or [None] * len(layers), strict=True):
         runs = [
@@ -241,7 +300,7 @@ def stacked_gradients(
     g_last: Sequence[Any] | None = None,
     **options: Unpack[Options],
 ) -> StackedGradients:
-    """Backpropagation through the layers, for a loss with given derivatives by what they return.
+    """Backpropagation through the layers, from given derivatives of the loss by their results.
 
     Args:
       layers: as in `rnn_stacked`.
@@ -252,7 +311,18 @@ def stacked_gradients(
       **options: as in `rnn_stacked`.
 
     Returns:
-      The gradients, in the forms of the arguments; that by a state which is None is in full shape.
+      The gradients, in the forms of the arguments. The one by a state that is None has the full
+      shape of that state.
+
+    Example:
+        import numpy as np
+        from jaxrnn import RNNParams
+        from jaxrnn.testing import oracle
+
+        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+        layers = [params, params._replace(wx=np.eye(2))]
+        gradients = oracle.stacked_gradients(layers, np.ones((3, 1)), g_h=1.0)
+        assert gradients.x.shape == (3, 1) and gradients.layers[1].wx.shape == (2, 2)
     """
     none = [None] * len(layers)
     rows = list(zip(layers, h0 or none, g_last or none, strict=True))
