@@ -137,11 +137,11 @@ def forecast_sunspots(seed: int, n_members: int) -> None:
         errors = f"{error(average, training):8.2f} {error(average, validation):8.2f}"
         print(f"  {n_updates:7} {errors}", flush=True)
 
-    def chosen(candidates: list[FloatArray]) -> FloatArray:
+    def choose(candidates: list[FloatArray]) -> FloatArray:
         return min(candidates, key=lambda f: error(np.atleast_2d(f).mean(axis=0), validation))
 
-    ensemble = chosen(ensembles)
-    linear = chosen([fit_linear(values, training, k) for k in range(1, LARGEST_ORDER + 1)])
+    ensemble = choose(ensembles)
+    linear = choose([fit_linear(values, training, k) for k in range(1, LARGEST_ORDER + 1)])
     results = {
         "persistence (the year before)": error(np.roll(values, 1), test),
         "linear autoregression": error(linear, test),

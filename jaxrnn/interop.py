@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrnn.arguments import check_params
+from jaxrnn.errors import require
 from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
 
@@ -70,19 +71,19 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
         for suffix in suffixes:
             place = f"l{i}{suffix}"
             size = len(directions[0].wh) if directions else "n_nodes"
-            wx = _taken(rest, "state_dict", f"weight_ih_{place}", (size, n_features))
+            wx = _take(rest, "state_dict", f"weight_ih_{place}", (size, n_features))
             n_nodes, n_features = wx.shape
-            wh = _taken(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
+            wh = _take(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
             keys = [f"bias_{kind}_{place}" for kind in ("ih", "hh")]
             if rest.keys().isdisjoint(keys):
                 b = None
             else:
-                b_ih, b_hh = (_taken(rest, "state_dict", key, (n_nodes,)) for key in keys)
+                b_ih, b_hh = (_take(rest, "state_dict", key, (n_nodes,)) for key in keys)
                 b = b_ih + b_hh
             directions.append(RNNParams(wx.T, wh.T, b))
         layers.append(directions[0] if len(suffixes) == 1 else (directions[0], directions[1]))
         n_features = sum(len(params.wh) for params in directions)
-    _check_all_taken("state_dict", rest)
+    _refuse_others("state_dict", rest)
     return tuple(layers)
 
 
@@ -124,7 +125,7 @@ def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
             state_dict[f"weight_ih_l{i}{suffix}"] = np.ascontiguousarray(params.wx.T)
             state_dict[f"weight_hh_l{i}{suffix}"] = np.ascontiguousarray(params.wh.T)
             if biased:
-                b = _full_b(params)
+                b = _bias_or_zeros(params)
                 state_dict[f"bias_ih_l{i}{suffix}"] = b
                 state_dict[f"bias_hh_l{i}{suffix}"] = np.zeros_like(b)
     return state_dict
@@ -148,13 +149,13 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
         assert params.wx.shape == (3, 4) and params.b is None
     """
     rest = _entries("inputs", inputs)
-    w = _taken(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
+    w = _take(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
     n_directions, n_nodes, _ = w.shape
     if n_directions not in (1, 2):
         raise ValueError(f"inputs['W'] must have 1 or 2 directions, but has shape {w.shape}")
-    r = _taken(rest, "inputs", "R", (n_directions, n_nodes, n_nodes))
-    b = _taken(rest, "inputs", "B", (n_directions, 2 * n_nodes)) if "B" in rest else None
-    _check_all_taken("inputs", rest)
+    r = _take(rest, "inputs", "R", (n_directions, n_nodes, n_nodes))
+    b = _take(rest, "inputs", "B", (n_directions, 2 * n_nodes)) if "B" in rest else None
+    _refuse_others("inputs", rest)
     layer = [
         RNNParams(w[i].T, r[i].T, None if b is None else b[i, :n_nodes] + b[i, n_nodes:])
         for i in range(n_directions)
@@ -185,7 +186,7 @@ def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
         "R": np.stack([params.wh.T for params in directions]),
     }
     if any(params.b is not None for params in directions):
-        biases = [_full_b(params) for params in directions]
+        biases = [_bias_or_zeros(params) for params in directions]
         inputs["B"] = np.stack([np.concatenate([b, np.zeros_like(b)]) for b in biases])
     return inputs
 
@@ -205,11 +206,11 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
         assert params.wx.shape == (3, 4) and params.b is None
     """
     rest = _entries("weights", weights)
-    wx = _taken(rest, "weights", "kernel", ("n_features", "n_nodes"))
+    wx = _take(rest, "weights", "kernel", ("n_features", "n_nodes"))
     n_nodes = wx.shape[1]
-    wh = _taken(rest, "weights", "recurrent_kernel", (n_nodes, n_nodes))
-    b = _taken(rest, "weights", "bias", (n_nodes,)) if "bias" in rest else None
-    _check_all_taken("weights", rest)
+    wh = _take(rest, "weights", "recurrent_kernel", (n_nodes, n_nodes))
+    b = _take(rest, "weights", "bias", (n_nodes,)) if "bias" in rest else None
+    _refuse_others("weights", rest)
     return RNNParams(wx, wh, b)
 
 
@@ -223,9 +224,9 @@ def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
         weights = interop.to_keras(init_params(jax.random.key(0), 3, 4))
         assert list(weights) == ["kernel", "recurrent_kernel", "bias"]
     """
-    checked = _checked("params", params)
-    weights = {"kernel": checked.wx, "recurrent_kernel": checked.wh}
-    return weights if checked.b is None else weights | {"bias": checked.b}
+    arrays = _as_arrays("params", params)
+    weights = {"kernel": arrays.wx, "recurrent_kernel": arrays.wh}
+    return weights if arrays.b is None else weights | {"bias": arrays.b}
 
 
 def from_linen(params: Mapping[str, Any]) -> RNNParams[Array]:
@@ -296,29 +297,28 @@ def _from_flax(name: str, nested: Mapping[str, Any], i: str, h: str) -> RNNParam
         if key not in rest:
             raise ValueError(f"{name} must have an entry {key!r}, but has {list(nested)}")
     into, within = (_entries(f"{name}[{key!r}]", rest.pop(key)) for key in (i, h))
-    wx = _taken(into, f"{name}[{i!r}]", "kernel", ("n_features", "n_nodes"))
+    wx = _take(into, f"{name}[{i!r}]", "kernel", ("n_features", "n_nodes"))
     n_nodes = wx.shape[1]
-    b = _taken(into, f"{name}[{i!r}]", "bias", (n_nodes,))
-    wh = _taken(within, f"{name}[{h!r}]", "kernel", (n_nodes, n_nodes))
+    b = _take(into, f"{name}[{i!r}]", "bias", (n_nodes,))
+    wh = _take(within, f"{name}[{h!r}]", "kernel", (n_nodes, n_nodes))
     for where, left in ((name, rest), (f"{name}[{i!r}]", into), (f"{name}[{h!r}]", within)):
-        _check_all_taken(where, left)
+        _refuse_others(where, left)
     return RNNParams(wx, wh, b)
 
 
 def _to_flax(params: RNNParams[Any], i: str, h: str) -> dict[str, dict[str, Array]]:
-    checked = _checked("params", params)
-    return {i: {"kernel": checked.wx, "bias": _full_b(checked)}, h: {"kernel": checked.wh}}
+    arrays = _as_arrays("params", params)
+    return {i: {"kernel": arrays.wx, "bias": _bias_or_zeros(arrays)}, h: {"kernel": arrays.wh}}
 
 
 def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy, to take entries out of."""
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"{name} must be a mapping of arrays, but is a {type(mapping).__name__}")
+    """Copy a mapping, to take entries out of it."""
+    require(isinstance(mapping, Mapping), name, "a mapping of arrays", mapping)
     return dict(mapping)
 
 
-def _taken(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ...]) -> Array:
-    """Takes out an array, of a shape in which a size that is a word may be any."""
+def _take(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ...]) -> Array:
+    """Take out an array of a shape, in which a size that is given as a word may be any."""
     if key not in rest:
         raise ValueError(
             f"{name} must have an entry {key!r}; besides those read it has {list(rest)}"
@@ -328,13 +328,12 @@ def _taken(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ..
         isinstance(wanted, str) or size == wanted
         for size, wanted in zip(array.shape, shape, strict=True)
     )
-    if not fits:
-        wanted_shape = f"({', '.join(map(str, shape))})"
-        raise ValueError(f"{name}[{key!r}] must have shape {wanted_shape}, but has {array.shape}")
+    expected = f"of shape ({', '.join(map(str, shape))})"
+    require(fits, f"{name}[{key!r}]", expected, array, ValueError)
     return array
 
 
-def _check_all_taken(name: str, rest: dict[str, Any]) -> None:
+def _refuse_others(name: str, rest: dict[str, Any]) -> None:
     if rest:
         raise ValueError(f"{name} must have no other entries, but has {list(rest)}")
 
@@ -342,30 +341,27 @@ def _check_all_taken(name: str, rest: dict[str, Any]) -> None:
 def _array(name: str, value: Any) -> Array:
     try:
         array = np.asarray(value).copy()
-    except Exception as error:  # whatever a library raises for what is not on the CPU, and the like
+    except Exception as error:  # libraries raise errors of their own, as for arrays on a GPU
         raise TypeError(f"{name} must be an array that NumPy can read, but {error}") from error
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be an array of real numbers, but is a MaskedArray")
-    if not is_real(array.dtype):
-        raise TypeError(f"{name} must be an array of real numbers, but has dtype {array.dtype}")
+    require(not isinstance(value, np.ma.MaskedArray), name, "no masked array", value)
+    require(is_real(array.dtype), name, "an array of real numbers", array)
     return array
 
 
 def _directions(name: str, layer: Layer[Any]) -> list[RNNParams[Array]]:
     """The one or two directions of a layer."""
     if isinstance(layer, RNNParams):
-        return [_checked(name, layer)]
-    return [_checked(f"{name}[{i}]", params) for i, params in enumerate(layer)]
+        return [_as_arrays(name, layer)]
+    return [_as_arrays(f"{name}[{i}]", params) for i, params in enumerate(layer)]
 
 
-def _checked(name: str, params: RNNParams[Any]) -> RNNParams[Array]:
-    if not isinstance(params, RNNParams):
-        raise TypeError(f"{name} must be an RNNParams, but is a {type(params).__name__}")
+def _as_arrays(name: str, params: RNNParams[Any]) -> RNNParams[Array]:
+    require(isinstance(params, RNNParams), name, "an RNNParams", params)
     wx, wh = (_array(f"{name}.{field}", getattr(params, field)) for field in ("wx", "wh"))
-    checked = RNNParams(wx, wh, None if params.b is None else _array(f"{name}.b", params.b))
-    check_params(checked, name)
-    return checked
+    arrays = RNNParams(wx, wh, None if params.b is None else _array(f"{name}.b", params.b))
+    check_params(arrays, name)
+    return arrays
 
 
-def _full_b(params: RNNParams[Array]) -> Array:
+def _bias_or_zeros(params: RNNParams[Array]) -> Array:
     return np.zeros(len(params.wh), params.wh.dtype) if params.b is None else params.b
