@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests import checked
 from tests.checked import Checked
 from tests.checked_calls import Call, as_checked, calls
-from tests.comparing import assert_close
+from tests.helpers import assert_close
 
 COUNT = count(1)
 
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     n_derivatives: int = 0
 
 
-# relu is tried in float64 alone, as tests/comparing.py says; at its kink no difference tells a
+# relu is tried in float64 alone, as tests/helpers.py says; at its kink no difference tells a
 # second derivative.
 KINDS = (
     Kind((np.float32,), 1e-5, n_derivatives=1),

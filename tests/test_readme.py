@@ -1,21 +1,18 @@
-"""README.md: its code blocks run, and what it says of them is so."""
+"""The code blocks of README.md run, and its table of options is that of the functions."""
 
 import inspect
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxrnn import rnn_forward, rnn_states
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+from tests.helpers import BLOCKS, README
 
 
 def test_every_block_is_found() -> None:
-    """None is hidden from the tests by another way to mark it, and a reader can copy each."""
+    """None is marked in a way that the tests do not look for."""
     assert README.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", README, re.MULTILINE))
     assert len(BLOCKS) >= 4
 
