@@ -155,20 +155,30 @@ def test_gradients_by_each_argument_alone(argnum: int) -> None:
     assert_agree(lambda loss: jax.grad(loss, argnums=argnum), "last and h", jnp.tanh, *ARRAYS)
 
 
+def hessian_vector_product(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arrays: jax.jvp(jax.grad(loss, argnums=EVERY), arrays, TANGENTS)
+
+
 HIGHER: dict[str, Callable[..., Any]] = {
     "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, argnums=EVERY)),
     "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, argnums=EVERY), argnums=(4,)),
     "third order": lambda f: jax.jacfwd(jax.jacrev(jax.grad(f, argnums=2), argnums=2), argnums=1),
+    "Hessian-vector product": hessian_vector_product,
 }
 
 
-@pytest.mark.parametrize("order", HIGHER)
-def test_higher_derivatives(order: str) -> None:
-    assert_agree(HIGHER[order], "last and h", jnp.tanh, *ARRAYS)
-
-
-def test_second_derivatives_of_relu() -> None:
-    assert_agree(HIGHER["reverse over reverse"], "a", jax.nn.relu, *ARRAYS)
+@pytest.mark.parametrize(
+    ("order", "output", "activation"),
+    [
+        ("forward over reverse", "last and h", jnp.tanh),
+        ("reverse over reverse", "last and h", jnp.tanh),
+        ("reverse over reverse", "a", jax.nn.relu),
+        ("third order", "last and h", jnp.tanh),
+        ("Hessian-vector product", "last", jnp.tanh),
+    ],
+)
+def test_higher_derivatives(order: str, output: str, activation: Any) -> None:
+    assert_agree(HIGHER[order], output, activation, *ARRAYS)
 
 
 def test_an_inactive_node_of_relu_passes_on_no_nan() -> None:
@@ -180,14 +190,6 @@ def test_an_inactive_node_of_relu_passes_on_no_nan() -> None:
         got, expected = (jax.grad(loss, argnums=EVERY)(wx, wh, *rest) for loss in (ours, theirs))
     assert not np.all(np.isnan(expected[0]))
     assert_close(got, expected, 1e-12)
-
-
-def test_hessian_vector_products() -> None:
-    def products(loss: Callable[..., Any]) -> Callable[..., Any]:
-        gradient = jax.grad(loss, argnums=EVERY)
-        return lambda *arrays: jax.jvp(gradient, arrays, TANGENTS)
-
-    assert_agree(products, "last", jnp.tanh, *ARRAYS)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,13 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
     return out, pull(cotangents)
 
 
+def all_of_oracle(case: Case, cotangents: Any, **options: Any) -> Any:
+    """What `all_of` must give."""
+    values = oracle.rnn_forward(*case, **options), *oracle.rnn_states(*case, **options)
+    weights = dict(zip(("g_last", "g_a", "g_h"), cotangents, strict=True))
+    return values, tuple(oracle.rnn_gradients(*case, **weights, **options)[:3])
+
+
 @pytest.mark.parametrize(
     ("options", "activation", "sizes"),
     [
@@ -80,25 +87,16 @@ def test_values_and_gradients_are_the_oracles(
         name: data.draw(getattr(strategies, name)(sizes)) for name in options if name in MASKS
     } | {"reverse": options["reverse"]}
     shape = *sizes.batch, sizes.n_steps, sizes.n_nodes
-    g_last = data.draw(strategies.arrays((*sizes.batch, sizes.n_nodes), np.float64))
-    g_a, g_h = data.draw(strategies.arrays((2, *shape), np.float64))
+    of_last = data.draw(strategies.arrays((*sizes.batch, sizes.n_nodes), np.float64))
+    cotangents = of_last, *data.draw(strategies.arrays((2, *shape), np.float64))
     in_jax, in_oracle = ACTIVATIONS[activation]
-    expected_values = (
-        oracle.rnn_forward(*case, activation=in_oracle, **drawn),
-        *oracle.rnn_states(*case, activation=in_oracle, **drawn),
-    )
-    expected = oracle.rnn_gradients(
-        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **drawn
-    )
+    expected = all_of_oracle(case, cotangents, activation=in_oracle, **drawn)
     poison = data.draw(st.sampled_from([np.nan, np.inf, np.finfo(np.float64).max]))
     padding = np.arange(sizes.n_steps) >= drawn.get("lengths", np.array(sizes.n_steps))[..., None]
     x = np.where(padding[..., None], poison, case.x)
     with jax.enable_x64(True):
-        values, gradients = all_of(
-            case._replace(x=x), (g_last, g_a, g_h), activation=in_jax, **drawn
-        )
-    assert_close(values, expected_values, 1e-12)
-    assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
+        actual = all_of(case._replace(x=x), cotangents, activation=in_jax, **drawn)
+    assert_close(actual, expected, 1e-12)
 
 
 def root(a: jax.Array) -> jax.Array:
@@ -178,16 +176,16 @@ def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int
 
 
 @pytest.mark.parametrize(
-    ("activation", "sizes", "options"),
+    ("activation", "sizes", "reverse", "every"),
     [
-        ("tanh", SIZES, {}),
-        ("tanh", SIZES, {"checkpoint_every": 2}),
-        ("tanh", FEW, {}),
-        ("silu", SIZES, {"reverse": True}),
+        ("tanh", SIZES, False, None),
+        ("tanh", SIZES, False, 2),
+        ("tanh", FEW, False, None),
+        ("silu", SIZES, True, None),
     ],
 )
 def test_nan_in_the_state_of_an_empty_sequence_stays_there(
-    activation: str, sizes: Sizes, options: dict[str, Any]
+    activation: str, sizes: Sizes, reverse: bool, every: int | None
 ) -> None:
     """In its initial state, to which a reset in the padding would put it back."""
     in_jax, in_oracle = ACTIVATIONS[activation]
@@ -196,21 +194,14 @@ def test_nan_in_the_state_of_an_empty_sequence_stays_there(
     masks: Any = {
         "lengths": np.minimum(LENGTHS, n_steps),
         "resets": (RESETS | PADDING)[..., :n_steps],
-        "reverse": options.get("reverse", False),
+        "reverse": reverse,
     }
     of_all_states = (2, 3, n_steps, 4)
-    g_last, g_a, g_h = numbers((2, 3, 4), of_all_states, of_all_states, seed=1)
-    expected_values = (
-        oracle.rnn_forward(*case, activation=in_oracle, **masks),
-        *oracle.rnn_states(*case, activation=in_oracle, **masks),
-    )
-    expected = oracle.rnn_gradients(
-        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **masks
-    )
+    cotangents = numbers((2, 3, 4), of_all_states, of_all_states, seed=1)
     with jax.enable_x64(True):
-        values, gradients = all_of(case, (g_last, g_a, g_h), activation=in_jax, **(masks | options))
-    assert_close(values, expected_values, 1e-12)
-    assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
+        actual = all_of(case, tuple(cotangents), activation=in_jax, checkpoint_every=every, **masks)
+    expected = all_of_oracle(case, cotangents, activation=in_oracle, **masks)
+    assert_close(actual, expected, 1e-12)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
@@ -349,38 +340,23 @@ def test_resets_put_back_to_another_state(
     assert_close(tuple(gradients), tuple(expected), 1e-12)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("cut", [0, 1, 4, 6])
-def test_running_on_is_running_whole(cut: int) -> None:
-    """With the rest of each length, which counts as zero where it is negative and traced."""
+def test_running_on_is_running_whole(cut: int, reverse: bool) -> None:
+    """With the part of each length in each piece, which counts as 0 if it is negative and traced."""
+    options: Any = {"reset_to": H0, "reverse": reverse}
 
     @jax.jit
     def in_two(lengths: Any) -> Any:
-        pieces = [np.s_[..., :cut], np.s_[..., cut:]]
+        pieces = [(np.s_[..., :cut], lengths), (np.s_[..., cut:], lengths - cut)]
         h = H0
-        for piece, left in zip(pieces, (lengths, lengths - cut), strict=True):
-            masks: Any = {"lengths": left, "resets": RESETS[piece], "reset_to": H0}
-            h = rnn_forward(PARAMS, X[(*piece, slice(None))], h, **masks)
+        for piece, left in reversed(pieces) if reverse else pieces:
+            masks: Any = {"lengths": left, "resets": RESETS[piece]}
+            h = rnn_forward(PARAMS, X[(*piece, slice(None))], h, **masks, **options)
         return h
 
-    whole: Any = MASKS
-    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **whole), 1e-6)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 4, 6])
-def test_running_on_in_reverse_is_running_whole(cut: int) -> None:
-    """The later piece is run first, with the part of each length that is in it."""
-
-    @jax.jit
-    def in_two(lengths: Any) -> Any:
-        options: Any = {"reset_to": H0, "reverse": True}
-        later: Any = {"lengths": lengths - cut, "resets": RESETS[..., cut:]}
-        h = rnn_forward(PARAMS, X[..., cut:, :], H0, **later, **options)
-        return rnn_forward(
-            PARAMS, X[..., :cut, :], h, lengths=lengths, resets=RESETS[..., :cut], **options
-        )
-
-    whole: Any = MASKS | {"reverse": True}
-    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **whole), 1e-6)
+    masks: Any = MASKS
+    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **masks, reverse=reverse), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
