@@ -124,10 +124,7 @@ def _silu_derivative(a: Any) -> Any:
 ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
     "tanh": (jnp.tanh, oracle.TANH),
     "relu": (jax.nn.relu, oracle.RELU),
-    "silu": (
-        jax.nn.silu,
-        oracle.Differentiable(lambda a: a / (1 + np.exp(-a)), _silu_derivative),
-    ),
+    "silu": (jax.nn.silu, oracle.Differentiable(lambda a: a / (1 + np.exp(-a)), _silu_derivative)),
 }
 
 

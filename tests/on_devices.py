@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec as P
 from jaxrnn import (
     RNNParams,
     init_params,
-    init_stacked,
     rnn_bidirectional,
     rnn_forward,
     rnn_stacked,
@@ -38,12 +37,11 @@ def network(key: jax.Array, n_nodes: int = 16) -> Any:
 
 PARAMS = network(jax.random.key(0))
 STACK = jax.vmap(network)(jax.random.split(jax.random.key(0), 4))
-LAYERS = init_stacked(jax.random.key(0), 3, (4, 5), bidirectional=True, wx_init=glorot_uniform())
 
 
-def mesh(**sizes: int) -> Any:
+def mesh(kind: AxisType = AxisType.Auto, **sizes: int) -> Any:
     assert jax.device_count() == 4
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
 
 
 def shared(array: Any, on: Any, spec: Any) -> Any:
@@ -61,6 +59,14 @@ def states(params: Any, x: Any, options: Any) -> Any:
 WITHOUT: dict[str, Any] = {}
 WITH = {"lengths": LENGTHS}
 over_ways = pytest.mark.parametrize(("loss", "options"), [(last, WITH), (states, WITHOUT)])
+
+
+def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
+    """The compiled program has only these collectives, none in a loop, and gives `expected`."""
+    compiled = program.lower(*args).compile()
+    assert communication(compiled).keys() == needed
+    assert communication_in_loops(compiled) == {}
+    assert_close(compiled(*args), expected, 1e-6)
 
 
 COMMUNICATING: dict[str, Any] = {
@@ -88,18 +94,14 @@ def test_every_collective_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "options", "n_nodes"),
-    [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)],
+    ("loss", "options", "n_nodes"), [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)]
 )
 def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes: int) -> None:
     params = network(jax.random.key(0), n_nodes)
     gradient = jax.jit(jax.value_and_grad(loss))
     on = mesh(batch=4)
     args = shared(params, on, P()), *(shared(each, on, BATCH) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == {}
-    assert_close(compiled(*args), gradient(params, X, options), 1e-6)
+    assert_communicates({"all-reduce"}, gradient(params, X, options), gradient, *args)
     assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
 
@@ -108,20 +110,18 @@ def test_shared_parameter_sets_need_no_communication(loss: Any, options: Any) ->
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
     on = mesh(sets=4)
     args = shared(STACK, on, SETS), *(shared(each, on, P()) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled) == {}
-    assert_close(compiled(*args), gradient(STACK, X, options), 1e-6)
+    assert_communicates(set(), gradient(STACK, X, options), gradient, *args)
 
 
 def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
-    """In their types, from which JAX decides where it computes what follows."""
+    """Their types have it, and from these JAX decides on which devices it goes on."""
     gradient = jax.vmap(jax.grad(last), in_axes=(0, None, None))
 
     def axes_of_gradient(stack: Any) -> Any:
         leaves = jax.eval_shape(lambda stack: gradient(stack, X, {}), stack)
         return [leaf.sharding.spec[0] for leaf in leaves]
 
-    on = jax.make_mesh((4,), ("sets",), (AxisType.Explicit,))
+    on = mesh(AxisType.Explicit, sets=4)
     with jax.set_mesh(on):
         stack = shared(STACK, on, SETS)
         assert axes_of_gradient(stack) == ["sets"] * 3
@@ -132,7 +132,7 @@ def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
 @pytest.mark.parametrize("field", RNNParams._fields)
 def test_one_parameter_on_an_explicit_axis(field: str) -> None:
     """The other parameters and x are on no mesh."""
-    on = jax.make_mesh((4,), ("sets",), (AxisType.Explicit,))
+    on = mesh(AxisType.Explicit, sets=4)
     nothing: Any = RNNParams(None, None, None)
     axes, stack = nothing._replace(**{field: 0}), getattr(STACK, field)
     both = jax.value_and_grad(partial(last, x=X, options=WITH))
@@ -152,14 +152,11 @@ def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
 
 
 def test_the_second_batch_axis_may_be_shared() -> None:
-    on = jax.make_mesh((4,), ("batch",), (AxisType.Explicit,))
+    on = mesh(AxisType.Explicit, batch=4)
     x = jnp.stack([X, -X])
     gradient = jax.jit(jax.value_and_grad(last))
-    args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch"))
-    compiled = gradient.lower(*args, {}).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == {}
-    assert_close(compiled(*args, {}), gradient(PARAMS, x, {}), 1e-6)
+    args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch")), WITHOUT
+    assert_communicates({"all-reduce"}, gradient(PARAMS, x, WITHOUT), gradient, *args)
 
 
 @over_ways
@@ -167,10 +164,7 @@ def test_parameter_sets_and_batch_may_both_be_shared(loss: Any, options: Any) ->
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
     on = mesh(sets=2, batch=2)
     args = shared(STACK, on, SETS), *(shared(each, on, BATCH) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == {}
-    assert_close(compiled(*args), gradient(STACK, X, options), 1e-6)
+    assert_communicates({"all-reduce"}, gradient(STACK, X, options), gradient, *args)
 
 
 N_NODES = 4
@@ -278,7 +272,7 @@ IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 )
 def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_set: bool) -> None:
     sizes, specs = SHARES[share]
-    on = jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
+    on = mesh(kind, **sizes)
     run, params = derivatives(name), SMALL
     if share.startswith("sets"):
         run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK

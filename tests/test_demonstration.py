@@ -1,4 +1,4 @@
-"""`python -m jaxrnn` prints what README.md says, and ends as a program should."""
+"""`python -m jaxrnn` prints what README.md says, and its exit status tells how it ended."""
 
 import re
 import subprocess

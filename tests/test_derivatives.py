@@ -1,4 +1,4 @@
-"""Derivatives in every mode and order are right: the oracle's, and those of a plain scan."""
+"""Derivatives in every mode and order are those of the oracle and of a plain scan."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ EVERY = (0, 1, 2, 3, 4)
 
 
 def arrays(*stacked: int, seed: int) -> tuple[Any, ...]:
-    """Of all arguments, or stacks of these; float64 under x64, float32 otherwise."""
+    """An array for each of `ARGUMENTS`, or a stack of arrays."""
     shapes = (2, 3), (3, 3), (3,), (2, 6, 2), (2, 3)
     wx, wh, b, x, h0 = numbers(*((*stacked, *shape) for shape in shapes), seed=seed)
     return wx / 2, wh / 2, b / 2, x, h0
@@ -129,12 +129,7 @@ def assert_agree(transform: Callable[[Any], Any], output: str, activation: Any, 
 
 @pytest.mark.parametrize(
     ("output", "activation"),
-    [
-        ("last", jnp.tanh),
-        ("a", jnp.tanh),
-        ("h", jax.nn.relu),
-        ("last and h", jax.nn.gelu),
-    ],
+    [("last", jnp.tanh), ("a", jnp.tanh), ("h", jax.nn.relu), ("last and h", jax.nn.gelu)],
 )
 def test_first_derivatives(output: str, activation: Any) -> None:
     """By all arguments together."""

@@ -265,7 +265,7 @@ def test_what_jit_refuses_is_refused_by_name() -> None:
 
 
 def test_another_byte_order_is_refused_by_name() -> None:
-    """Also by a compiled call, where `jax.jit` would take the array and misread it."""
+    """Also after the call is compiled, when `jax.jit` would take the array and misread it."""
     params, x, lengths = jax.tree.map(np.asarray, (PARAMS, X, np.array([1, 2, 3])))
     rnn_forward(params, x, lengths=lengths)
 

@@ -1,4 +1,4 @@
-"""rnn_step, rnn_forward and rnn_states have the promised values and shapes, and agree."""
+"""rnn_step, rnn_forward and rnn_states have the values and shapes of README.md, and agree."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def test_narrow_values_are_the_oracles(dtype: Any, tolerance: float, data: st.Da
 def test_shapes(
     batch: tuple[int, ...], n_steps: int, n_features: int, n_nodes: int, bias: bool
 ) -> None:
-    """Of many sizes, as `jax.eval_shape` compiles nothing."""
+    """For many sizes, with `jax.eval_shape`, which compiles nothing."""
 
     def struct(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -129,7 +129,7 @@ def test_steps_one_by_one_are_the_states(case: Case) -> None:
 
 @given(case=cases_of_one_shape, data=st.data())
 def test_no_state_depends_on_later_inputs(case: Case, data: st.DataObject) -> None:
-    """To the last bit, even if an infinity or NaN is to come."""
+    """To the last bit, even if a later input is infinite or NaN."""
     params, x, h0 = case
     t = data.draw(st.integers(0, x.shape[-2]))
     other = x.copy()

@@ -22,7 +22,7 @@ MEASURABLE = Path("/proc/self/statm").exists()
 
 
 def call(i: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Whether to take all states, parameters, inputs and options, of sizes of their own."""
+    """A call whose sizes no other has: whether of `rnn_states`, parameters, inputs and options."""
     n_features, n_nodes, n_steps = 2 + i % 3, 3 + i, 7 + i
     random = np.random.default_rng(i)
     draw = random.uniform

@@ -1,4 +1,4 @@
-"""NaN, infinities and saturation are as in the oracle; batches, order and runs change nothing."""
+"""Extreme numbers give what they give in the oracle; any batch and any run gives the same."""
 
 import hashlib
 import subprocess
@@ -111,7 +111,7 @@ def test_zeros_of_either_sign(numerics: str) -> None:
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends may keep them")
 @pytest.mark.parametrize("size", SIZES)
 def test_denormals_are_zeros(size: str) -> None:
-    """For XLA on CPUs, even with weights of 1e30, with which the oracle's results differ."""
+    """For XLA on CPUs. The oracle keeps them, which weights of 1e30 make visible."""
     for i in range(len(ARGUMENTS)):
         arrays, g = arguments(SIZES[size], np.float32)
         if i > 0:
@@ -142,7 +142,7 @@ def test_saturated_tanh(size: str) -> None:
 
 @pytest.mark.parametrize("size", ["small", "few"])
 def test_relu_overflows_to_infinity(size: str) -> None:
-    """States and gradients are those of the oracle in float64, rounded to float32."""
+    """States and gradients are the oracle's in float64, rounded to float32."""
     arrays, g = arguments(SIZES[size], np.float32)
     wx, wh, b, x, h0 = (np.abs(array) + np.float32(0.1) for array in arrays)
     arrays, g = (wx, wh * np.float32(1e25), b, x, h0), np.abs(g)

@@ -1,4 +1,4 @@
-"""The oracle is right: by hand and by finite differences, without jaxrnn's functions."""
+"""The oracle gives what hand calculation and finite differences give, without using jaxrnn."""
 
 import math
 from functools import partial

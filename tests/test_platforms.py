@@ -1,4 +1,4 @@
-"""Every platform gets the same results, with few products in each step."""
+"""Every platform gets the same results; on accelerators a step has a single matrix product."""
 
 from collections.abc import Callable
 from typing import Any

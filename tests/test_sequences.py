@@ -65,8 +65,9 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
 def all_of_oracle(case: Case, cotangents: Any, **options: Any) -> Any:
     """What `all_of` must give."""
     values = oracle.rnn_forward(*case, **options), *oracle.rnn_states(*case, **options)
-    weights = dict(zip(("g_last", "g_a", "g_h"), cotangents, strict=True))
-    return values, tuple(oracle.rnn_gradients(*case, **weights, **options)[:3])
+    g_last, g_a, g_h = cotangents
+    gradients = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, **options)
+    return values, tuple(gradients[:3])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_values_and_gradients_are_the_oracles(
 
 
 def root(a: jax.Array) -> jax.Array:
-    """Its slope at zero is infinite, and at zero is where inputs of zero put it."""
+    """Infinitely steep at zero, which is the pre-activation in the padding."""
     return jnp.sqrt(jnp.abs(a))
 
 
@@ -148,11 +149,7 @@ def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
 
 @pytest.mark.parametrize(
     ("activation", "reverse", "n_steps"),
-    [
-        (jnp.tanh, True, 6),
-        (own_tanh, False, 6),
-        (jnp.tanh, False, 3),
-    ],
+    [(jnp.tanh, True, 6), (own_tanh, False, 6), (jnp.tanh, False, 3)],
 )
 def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int) -> None:
     lengths = np.minimum(LENGTHS, n_steps)
@@ -343,7 +340,7 @@ def test_resets_put_back_to_another_state(
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("cut", [0, 1, 4, 6])
 def test_running_on_is_running_whole(cut: int, reverse: bool) -> None:
-    """With the part of each length in each piece, which counts as 0 if it is negative and traced."""
+    """Of each length the later piece has the rest, which counts as 0 if negative and traced."""
     options: Any = {"reset_to": H0, "reverse": reverse}
 
     @jax.jit
@@ -378,7 +375,7 @@ def test_lengths_that_have_values_must_be_in_range(function: Any, value: int, sh
         function(PARAMS, X[0], lengths=lengths)
     with pytest.raises(ValueError, match=expected):
         jax.jit(lambda x: function(PARAMS, x, lengths=lengths))(X[0])
-    on_device = jnp.asarray(lengths)  # not checked, as that would wait for the device
+    on_device = jnp.asarray(lengths)  # is not checked, which would have to wait for the device
     nearest = function(PARAMS, X[0], lengths=np.clip(lengths, 0, 6))
     assert_equal(function(PARAMS, X[0], lengths=on_device), nearest)
 
