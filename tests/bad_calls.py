@@ -59,11 +59,8 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
     is_empty = 0 in batch
     out_of_range = [np.full(batch, n) for n in (-1, n_steps + 1, 2**40) if not is_empty]
     masks = (*batch, n_steps)
-    return {
-        "lengths": np.full(batch, n_steps),
-        "resets": np.zeros(masks, bool),
-        "reset_to": 0.0,
-    }, {
+    given = {"lengths": np.full(batch, n_steps), "resets": np.zeros(masks, bool), "reset_to": 0.0}
+    return given, {
         ("activation",): ACTIVATIONS,
         ("lengths",): (
             *NO_ARRAYS,

@@ -164,9 +164,7 @@ BAD_CALLS = {
         options={"resets": np.ones((3, 5), bool), "reset_to": np.ones(7)},
     ),
     "reset_to text": Bad(
-        TypeError,
-        "(?s)reset_to",
-        options={"resets": np.ones((3, 5), bool), "reset_to": "abc"},
+        TypeError, "(?s)reset_to", options={"resets": np.ones((3, 5), bool), "reset_to": "abc"}
     ),
     "reverse an integer": Bad(
         TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
@@ -175,9 +173,7 @@ BAD_CALLS = {
         TypeError, "reverse must be a bool, but is None", options={"reverse": None}
     ),
     "checkpoint_every zero": Bad(
-        ValueError,
-        "checkpoint_every must be at least 1, but is 0",
-        options={"checkpoint_every": 0},
+        ValueError, "checkpoint_every must be at least 1, but is 0", options={"checkpoint_every": 0}
     ),
     "checkpoint_every a float": Bad(
         TypeError,
@@ -284,10 +280,7 @@ def test_another_byte_order_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("bad", "note"),
-    [
-        ({"activation": np.tanh}, "in activation"),
-        ({"h0": jnp.ones(4, jnp.int4)}, "h0 is int4"),
-    ],
+    [({"activation": np.tanh}, "in activation"), ({"h0": jnp.ones(4, jnp.int4)}, "h0 is int4")],
     ids=["activation", "dtypes"],
 )
 def test_errors_from_jax_and_numpy_have_a_note(bad: dict[str, Any], note: str) -> None:

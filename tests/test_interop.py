@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn.initializers import zeros
 
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like
@@ -18,18 +19,14 @@ LENGTHS = np.array([6, 3], np.int32)
 
 
 def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) -> Any:
-    sizes = (N_NODES,) * n_layers
-    layers = init_stacked(jax.random.key(0), N_FEATURES, sizes, bidirectional=bidirectional)
-    drawn = numbers_like(layers if biased else without_bias(layers), seed=n_layers)
-    return jax.tree.map(lambda array: array / 2, drawn)
-
-
-def without_bias(layers: Any) -> Any:
-    return jax.tree.map(
-        lambda params: params._replace(b=None),
-        layers,
-        is_leaf=lambda each: isinstance(each, RNNParams),
+    shapes = init_stacked(
+        jax.random.key(0),
+        N_FEATURES,
+        (N_NODES,) * n_layers,
+        bidirectional=bidirectional,
+        b_init=zeros if biased else None,
     )
+    return jax.tree.map(lambda array: array / 2, numbers_like(shapes, seed=n_layers))
 
 
 PARAMS = network(1)[0]

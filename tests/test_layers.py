@@ -27,17 +27,15 @@ from tests.helpers import (
 )
 
 SIZES = Sizes((2, 3), 6, 3, 4)
-NETWORK: Any
-FORWARD_ONLY: Any
-NETWORK, FORWARD_ONLY = (
-    jax.tree.map(
-        np.float64,
-        init_stacked(
-            jax.random.key(0), 3, (4, 5), bidirectional=bidirectional, wx_init=glorot_uniform()
-        ),
-    )
-    for bidirectional in (True, False)
-)
+
+
+def network(bidirectional: bool) -> Any:
+    wx_init, key = glorot_uniform(), jax.random.key(0)
+    layers = init_stacked(key, 3, (4, 5), bidirectional=bidirectional, wx_init=wx_init)
+    return jax.tree.map(np.float64, layers)
+
+
+NETWORK, FORWARD_ONLY = network(True), network(False)
 
 
 @partial(jax.jit, static_argnames=("activation", "reverse", "checkpoint_every"))

@@ -90,9 +90,7 @@ def test_which_axis_is_which() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
-    [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))],
-    ids=["wh", "b"],
+    "params", [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))], ids=["wh", "b"]
 )
 def test_weights_do_not_broadcast(params: RNNParams[Any]) -> None:
     with pytest.raises(AssertionError):

@@ -56,31 +56,20 @@ def test_the_table_of_sizes_has_every_edge_case() -> None:
     assert any(1 < sizes.n_features != sizes.n_nodes > 1 for sizes in SIZES)
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        lambda case: case.params.b is None,
-        lambda case: case.params.b is not None,
-        lambda case: case.h0 is None,
-        lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
-        lambda case: case.h0 is not None and case.h0.ndim == 3,
-        lambda case: np.min(case.x, initial=0.0) == -1.0,
-        lambda case: np.any(case.x == 1 / 16),
-        lambda case: np.any(case.x == -11 / 16),
-        lambda case: np.any(case.params.wh == -3 / 64),
-    ],
-    ids=[
-        "no bias",
-        "bias",
-        "no h0",
-        "shared h0",
-        "full h0",
-        "least input",
-        "sixteenth",
-        "odd sixteenths",
-        "weight",
-    ],
-)
+KINDS: dict[str, Any] = {
+    "no bias": lambda case: case.params.b is None,
+    "bias": lambda case: case.params.b is not None,
+    "no h0": lambda case: case.h0 is None,
+    "shared h0": lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
+    "full h0": lambda case: case.h0 is not None and case.h0.ndim == 3,
+    "least input": lambda case: np.min(case.x, initial=0.0) == -1.0,
+    "sixteenth": lambda case: np.any(case.x == 1 / 16),
+    "odd sixteenths": lambda case: np.any(case.x == -11 / 16),
+    "weight": lambda case: np.any(case.params.wh == -3 / 64),
+}
+
+
+@pytest.mark.parametrize("wanted", KINDS.values(), ids=KINDS)
 def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
     unshrunk = settings(database=None, phases=[Phase.generate], max_examples=1000)
     assert wanted(find(strategies.cases(), wanted, settings=unshrunk))
