@@ -1,7 +1,4 @@
-"""The results on many hosts are those on one, and a host that dies ends the others.
-
-Hosts are processes here, which `jax.distributed` connects.
-"""
+"""Many hosts, here processes, give the results of one, and one that dies ends the others."""
 
 import os
 import socket
