@@ -1,4 +1,4 @@
-"""What is no valid argument of its kind, and how to put it in the place of one."""
+"""Wrong values for every kind of argument, and how to put one of them into a call."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from jaxrnn import RNNParams
 
 KEY = jax.random.key(0)
 
-# Nowhere a number or an array of numbers.
+# Neither numbers nor arrays of numbers.
 NO_ARRAYS: tuple[Any, ...] = (
     "text",
     b"text",
@@ -29,10 +29,10 @@ NO_ARRAYS: tuple[Any, ...] = (
     np.array([None]),
     np.array(["text"]),
     np.zeros(3, "datetime64[s]"),
-    np.ma.masked_array(np.ones(99)),  # of a shape that fits, JAX takes it once that is compiled
+    np.ma.masked_array(np.ones(99)),  # if its shape fits, a compiled function takes it
     np.ones(3, np.complex64),
 )
-# Without lists: the states of several layers or directions may be in one.
+# Without lists, as the states of layers or directions may be in one.
 NO_STATES = tuple(each for each in NO_ARRAYS if not isinstance(each, list))
 COUNTS: tuple[Any, ...] = (0, -3, 2.0, math.nan, "2", True, np.int64(2), [2], (), np.array(2))
 BOOLS: tuple[Any, ...] = (None, 0, 1, 2.0, "yes", np.bool_(True), [], np.array(True), jnp.tanh)
@@ -102,16 +102,16 @@ NO_MAPPINGS: tuple[Any, ...] = (None, 1.0, "text", [1.0], {}, np.ones(3))
 
 
 class Missing:
-    """In place of what is not there."""
+    """Stands for an entry that is left out."""
 
 
-# A call's arguments; what is wrong for each place in them; a place, by names and indices.
+# The arguments of a call; and for places in them, given by names and indices, the wrong values.
 Arguments = dict[str, Any]
 Faults = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 def replaced(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """`tree` with another value in that place, or without it."""
+    """`tree` with another value in that place, or without the entry if the value is `Missing`."""
     if not place:
         return value
     first, *rest = place
@@ -130,7 +130,7 @@ def ones(*shapes: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 def not_promoted(shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Of types that JAX does not promote."""
+    """Arrays of dtypes that JAX does not promote."""
     return jnp.ones(shape, jnp.int4), jnp.ones(shape, jnp.float8_e4m3fn)
 
 
@@ -138,7 +138,8 @@ def network(n_features: int, n_nodes: int) -> RNNParams[Any]:
     return RNNParams(*ones((n_features, n_nodes), (n_nodes, n_nodes), (n_nodes,)))
 
 
-def of_params(place: tuple[Any, ...], params: RNNParams[Any]) -> Faults:
+def faults_of_params(place: tuple[Any, ...], params: RNNParams[Any]) -> Faults:
+    """Wrong arrays in an `RNNParams` at that place."""
     n_features, n = params.wx.shape
     wrong = ones((n,), (), (2, n_features, n), (n_features, n + 1))
     return {

@@ -1,4 +1,26 @@
-"""Functions of JAX beside what they must give, and transformations of both alike."""
+"""Functions in JAX beside the same in NumPy, and transformations of both.
+
+The fuzz test draws a call of jaxrnn and transforms it several times, so it must know what the
+transformed call gives. Therefore a `Checked` holds a function twice: in JAX, where `jax.vmap` and
+the like transform it, and in NumPy, where a map is a loop, and a derivative comes from gradients
+that are known or from finite differences. For example, the gradient of many squares at once:
+
+    square = Checked(
+        name="square",
+        args={"x": np.float32(2)},
+        run=lambda args: jnp.square(args["x"]),
+        expected=lambda args: np.square(args["x"]),
+        by=("x",),
+        gradients=lambda args, weights: {"x": weights[0] * 2 * args["x"]},
+    )
+    squares = mapped(square, "vmap", over=["x"], stacks={"x": np.arange(3.0)})
+    slopes = differentiated(squares, "grad", by=["x"], weights=[np.ones(3)], tangent=[])
+    assert_close(slopes.run(slopes.args), slopes.expected(slopes.args), 1e-5)
+
+Arguments are in a dict, so that each can be mapped over or differentiated by alone. What a
+transformation needs besides, such as the weights here, become arguments of the new function: later
+transformations can then map over them and differentiate by them too.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,56 +29,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# By name and without structure, so that each can be mapped over or differentiated by alone.
 Arrays = dict[str, Any]
 
 
 class Checked(NamedTuple):
-    """A function of named arrays, and what it must give.
+    """A function of named arrays, in JAX and in NumPy.
 
     Attributes:
-      names: of the function and of its transformations, for messages.
-      args: what to call it with.
-      run: the function, in JAX.
-      expected: the same in NumPy and float64.
-      by: the arguments by which `pull` knows gradients; all floating ones, where it is None.
-      pull: from arguments, and from weights of the leaves of the result, the gradients of the
-        weighted sum. None where only differences tell them.
+      name: the function and its transformations, for messages.
+      args: what to call both with.
+      run: the function in JAX.
+      expected: the function in NumPy and float64.
+      by: the arguments by which it can be differentiated.
+      gradients: a function of arguments and of a weight for each leaf of the result, which gives
+        the gradients of the weighted sum by `by`; None if they must come from finite differences.
     """
 
-    names: tuple[str, ...]
+    name: str
     args: Arrays
     run: Callable[[Arrays], Any]
     expected: Callable[[Arrays], Any]
     by: tuple[str, ...]
-    pull: Callable[[Arrays, Sequence[Any]], Arrays] | None
+    gradients: Callable[[Arrays, Sequence[Any]], Arrays] | None
 
     def __repr__(self) -> str:
-        """What can be read: of whole arrays hypothesis warns that they are many."""
+        """Shapes instead of whole arrays, which hypothesis would print."""
         shapes = (f"{key}: {array.dtype}{array.shape}" for key, array in self.args.items())
-        return "; ".join((*self.names, *shapes))
+        return "; ".join((self.name, *shapes))
 
 
-# What leaves a function as it is.
-SAME: dict[str, Callable[[Any], Any]] = {
+def is_floating(array: Any) -> bool:
+    """Whether one can differentiate by it."""
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+# Transformations that change no result
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "jit": jax.jit,
     "checkpoint": jax.checkpoint,
     "jit of checkpoint": lambda run: jax.jit(jax.checkpoint(run)),
 }
 
 
-def same(checked: Checked, name: str) -> Checked:
-    """The function in one of `SAME`."""
-    return checked._replace(names=(*checked.names, name), run=SAME[name](checked.run))
+def wrapped(checked: Checked, way: str) -> Checked:
+    """The function inside one of `WRAPPERS`."""
+    return checked._replace(name=f"{checked.name}; {way}", run=WRAPPERS[way](checked.run))
 
 
-# And along which axis.
+# Maps, and the axis along which each goes
+
 MAPS = {"vmap": 0, "vmap over last axes": -1, "lax.map": 0}
 
 
-def mapped(checked: Checked, name: str, over: Sequence[str], stacks: Arrays) -> Checked:
-    """The function mapped over `stacks`, which it takes in place of some of its arguments."""
-    axis = MAPS[name]
+def mapped(checked: Checked, way: str, over: Sequence[str], stacks: Arrays) -> Checked:
+    """The function mapped over the arguments `over`, which are replaced by `stacks`."""
+    axis = MAPS[way]
     size = stacks[over[0]].shape[axis]
     axes = {key: axis if key in over else None for key in checked.args}
 
@@ -67,7 +95,7 @@ def mapped(checked: Checked, name: str, over: Sequence[str], stacks: Arrays) -> 
         ]
 
     def run(args: Arrays) -> Any:
-        if name == "lax.map":
+        if way == "lax.map":
             some = {key: args[key] for key in over}
             return jax.lax.map(lambda some: checked.run(args | some), some)
         return jax.vmap(checked.run, (axes,))(args)
@@ -76,114 +104,95 @@ def mapped(checked: Checked, name: str, over: Sequence[str], stacks: Arrays) -> 
         results = [checked.expected(one) for one in each(args)]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
 
-    def pull(args: Arrays, weights: Sequence[Any]) -> Arrays:
-        assert checked.pull is not None
-        gradients = [checked.pull(one, [g[i] for g in weights]) for i, one in enumerate(each(args))]
-        of_each = {key: [gradient[key] for gradient in gradients] for key in gradients[0]}
+    def gradients(args: Arrays, weights: Sequence[Any]) -> Arrays:
+        assert checked.gradients is not None
+        of_each = [
+            checked.gradients(one, [weight[i] for weight in weights])
+            for i, one in enumerate(each(args))
+        ]
+        stacked = {key: [one[key] for one in of_each] for key in of_each[0]}
         return {
-            key: np.stack(by, axis) if key in over else np.sum(by, axis=0)
-            for key, by in of_each.items()
+            key: np.stack(ones, axis) if key in over else np.sum(ones, axis=0)
+            for key, ones in stacked.items()
         }
 
-    names = (*checked.names, f"{name} of {size} over {', '.join(over)}")
-    known = None if checked.pull is None else pull
-    return Checked(names, checked.args | stacks, run, expected, checked.by, known)
+    return Checked(
+        f"{checked.name}; {way} of {size} over {', '.join(over)}",
+        checked.args | stacks,
+        run,
+        expected,
+        checked.by,
+        checked.gradients and gradients,
+    )
 
 
-# Of a weighted sum of results: all of its derivatives, or that along a tangent.
+# Derivatives of a weighted sum: the gradient by some arguments, or the derivative along a tangent
+
 GRADIENTS: dict[str, Callable[..., Any]] = {
-    "grad": lambda weighed, args: jax.grad(weighed)(args),
-    "value_and_grad": lambda weighed, args: jax.value_and_grad(weighed)(args)[1],
-    "jacfwd": lambda weighed, args: jax.jacfwd(weighed)(args),
-    "jacrev": lambda weighed, args: jax.jacrev(weighed)(args),
+    "grad": lambda f, args, tangent: jax.grad(f)(args),
+    "value_and_grad": lambda f, args, tangent: jax.value_and_grad(f)(args)[1],
+    "jacfwd": lambda f, args, tangent: jax.jacfwd(f)(args),
+    "jacrev": lambda f, args, tangent: jax.jacrev(f)(args),
 }
 ALONG: dict[str, Callable[..., Any]] = {
-    "jvp": lambda weighed, args, tangent: jax.jvp(weighed, (args,), (tangent,))[1],
-    "linearize": lambda weighed, args, tangent: jax.linearize(weighed, args)[1](tangent),
-    "grad along": lambda weighed, args, tangent: _inner(jnp, jax.grad(weighed)(args), tangent),
+    "jvp": lambda f, args, tangent: jax.jvp(f, (args,), (tangent,))[1],
+    "linearize": lambda f, args, tangent: jax.linearize(f, args)[1](tangent),
+    "grad along": lambda f, args, tangent: _product(jnp, jax.grad(f)(args), tangent),
 }
 
 
-def gradient(checked: Checked, name: str, by: Sequence[str], weights: Sequence[Any]) -> Checked:
-    """The gradient of the sum of the results, weighed by new arguments, by some arguments."""
-    given = _named(checked, "weight", weights)
-
-    def run(args: Arrays) -> Any:
-        return GRADIENTS[name](*_weighed(checked, args, by, given))
-
-    def expected(args: Arrays) -> Any:
-        assert checked.pull is not None
-        gradients = checked.pull(_inner_args(checked, args), [args[key] for key in given])
-        return {key: gradients[key] for key in by}
-
-    names = (*checked.names, f"{name} by {', '.join(by)}")
-    return _derived(names, checked.args | given, run, expected)
-
-
-def along(
-    checked: Checked, name: str, by: Sequence[str], weights: Sequence[Any], tangent: Sequence[Any]
+def differentiated(
+    checked: Checked, way: str, by: Sequence[str], weights: Sequence[Any], tangent: Sequence[Any]
 ) -> Checked:
-    """The derivative of that sum along a tangent, which is an argument too."""
-    given, tangents = _named(checked, "weight", weights), _named(checked, "tangent", tangent)
+    """A derivative of the sum of all results times `weights`, by the arguments `by`.
 
-    def moves(args: Arrays) -> Arrays:
-        return {key: args[new] for key, new in zip(by, tangents, strict=True)}
+    `tangent` has an array for each of `by` if `way` is in `ALONG`, and is empty otherwise.
+    """
+    number = len(checked.args)  # makes names unique where derivatives are nested
+    of_weights = {f"weight {number} {i}": array for i, array in enumerate(weights)}
+    of_tangent = {f"tangent {number} {i}": array for i, array in enumerate(tangent)}
+
+    def parts(args: Arrays) -> tuple[Arrays, list[Any], Arrays]:
+        """The arguments of `checked`, the weights, and the tangent by arguments."""
+        along = {key: args[name] for key, name in zip(by, of_tangent, strict=False)}
+        return {key: args[key] for key in checked.args}, [args[name] for name in of_weights], along
 
     def run(args: Arrays) -> Any:
-        return ALONG[name](*_weighed(checked, args, by, given), moves(args))
+        inner, weights, along = parts(args)
+
+        def weighted_sum(some: Arrays) -> Any:
+            return _product(jnp, jax.tree.leaves(checked.run(inner | some)), weights)
+
+        return (GRADIENTS | ALONG)[way](weighted_sum, {key: args[key] for key in by}, along)
 
     def expected(args: Arrays) -> Any:
-        weights = [args[key] for key in given]
-        if checked.pull is not None:
-            gradients = checked.pull(_inner_args(checked, args), weights)
-            return _inner(np, {key: gradients[key] for key in by}, moves(args))
-        return _difference(
-            lambda args: _inner(np, jax.tree.leaves(checked.expected(args)), weights),
-            _inner_args(checked, args),
-            moves(args),
-        )
+        inner, weights, along = parts(args)
 
-    names = (*checked.names, f"{name} by {', '.join(by)}")
-    return _derived(names, checked.args | given | tangents, run, expected)
+        def weighted_sum(args: Arrays) -> Any:
+            return _product(np, jax.tree.leaves(checked.expected(args)), weights)
 
+        if checked.gradients is None:
+            return _difference(weighted_sum, inner, along)
+        gradients = checked.gradients(inner, weights)
+        gradients = {key: gradients[key] for key in by}
+        return _product(np, gradients, along) if way in ALONG else gradients
 
-def _derived(names: tuple[str, ...], args: Arrays, run: Any, expected: Any) -> Checked:
-    by = tuple(key for key in args if is_floating(args[key]))
-    return Checked(names, args, run, expected, by, None)
+    args = checked.args | of_weights | of_tangent
+    floating = tuple(key for key in args if is_floating(args[key]))
+    return Checked(f"{checked.name}; {way} by {', '.join(by)}", args, run, expected, floating, None)
 
 
-def is_floating(array: Any) -> bool:
-    """Whether it can be differentiated by."""
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
-
-
-def _named(checked: Checked, kind: str, arrays: Sequence[Any]) -> Arrays:
-    return {f"{kind} {len(checked.args)} {i}": array for i, array in enumerate(arrays)}
-
-
-def _inner_args(checked: Checked, args: Arrays) -> Arrays:
-    return {key: args[key] for key in checked.args}
-
-
-def _weighed(
-    checked: Checked, args: Arrays, by: Sequence[str], given: Arrays
-) -> tuple[Callable[[Arrays], jax.Array], Arrays]:
-    """The weighted sum as a function of the arguments `by`, and these."""
-
-    def weighed(some: Arrays) -> Any:
-        results = checked.run(_inner_args(checked, args) | some)
-        return _inner(jnp, jax.tree.leaves(results), [args[key] for key in given])
-
-    return weighed, {key: args[key] for key in by}
-
-
-def _inner(numpy: Any, left: Any, right: Any) -> Any:
+def _product(numpy: Any, left: Any, right: Any) -> Any:
+    """The sum of the products of all entries, in `jax.numpy` or NumPy."""
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     return sum((numpy.sum(a * b) for a, b in pairs), start=numpy.zeros(()))
 
 
 def _difference(function: Callable[[Arrays], Any], args: Arrays, tangent: Arrays) -> Any:
-    """The derivative along a tangent, to fourth order in a step that balances rounding."""
+    """The derivative along a tangent, by differences of fourth order.
+
+    With this step, what they leave out and what rounding adds are about as small.
+    """
     step = 2.0**-12
 
     def at(n_steps: int) -> Any:

@@ -1,10 +1,9 @@
-"""Calls as they are drawn, and what they mean to the oracle."""
+"""Calls of jaxrnn that hypothesis draws, and each as a `Checked` beside the oracle."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
@@ -13,37 +12,20 @@ from jaxrnn.layers import LayerStates
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import DIRECTIONS, Sizes
 from tests.checked import Arrays, Checked, is_floating
+from tests.helpers import ACTIVATIONS
 
-# Those of the table, and what they lack: a loop over one sequence, over one in a batch of one, and
-# over one of so many features that their product is not small.
-SIZES = (
-    *strategies.SIZES,
-    Sizes((), 6, 2, 3),
-    Sizes((1, 2), 5, 2, 2),
-    Sizes((), 5, 40, 13),
-)
-
-
-def _silu(a: Any) -> Any:
-    return a / (1 + np.exp(-a))
-
-
-def _silu_derivative(a: Any) -> Any:
-    sigmoid = 1 / (1 + np.exp(-a))
-    return sigmoid * (1 + a * (1 - sigmoid))
-
-
-ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
-    "tanh": (jnp.tanh, oracle.TANH),
-    "silu": (jax.nn.silu, oracle.Differentiable(_silu, _silu_derivative)),
-    "relu": (jax.nn.relu, oracle.RELU),
-}
+# Besides the sizes of the strategies: one sequence, the same in a batch of one, and one with so
+# many features that their product is not small.
+SIZES = (*strategies.SIZES, Sizes((), 6, 2, 3), Sizes((1, 2), 5, 2, 2), Sizes((), 5, 40, 13))
 
 
 class Reference(NamedTuple):
-    """What a function means, of its arguments, and the gradients in the form of these.
+    """What a function of jaxrnn must give, by the oracle.
 
-    Before them stand weights in the form of the result.
+    Attributes:
+      values: takes the arguments of the function.
+      gradients: takes weights, in the form of the result, and the arguments; gives the gradients of
+        the weighted sum by the names of the arguments.
     """
 
     values: Callable[..., Any]
@@ -92,9 +74,15 @@ REFERENCES = {
 
 
 class Call(NamedTuple):
-    """A function and its arguments: arrays, what is static, and what stands for it in the oracle.
+    """A call of jaxrnn.
 
-    `n_steps` bounds the lengths; `poisoned` says that there is NaN in the padding.
+    Attributes:
+      function: what is called.
+      arrays: its arguments that are arrays or trees of them.
+      static: its other arguments.
+      in_oracle: what the oracle takes instead of `static`.
+      n_steps: the largest valid length.
+      poisoned: whether there is NaN in the padding.
     """
 
     function: Any
@@ -107,31 +95,31 @@ class Call(NamedTuple):
 
 @st.composite
 def calls(draw: st.DrawFn, activations: Sequence[str]) -> Call:
-    """Calls that are valid, with arrays in float64."""
+    """Valid calls of any function, with arrays in float64."""
     sizes = draw(st.sampled_from(SIZES))
     function = draw(st.sampled_from(list(REFERENCES)))
     in_jax, in_oracle = ACTIVATIONS[draw(st.sampled_from(activations))]
-    static, meant = {"activation": in_jax}, {"activation": in_oracle}
+    static, of_oracle = {"activation": in_jax}, {"activation": in_oracle}
     arrays = draw(networks(function, sizes))
     if function is rnn_step:
-        return Call(function, arrays, static, meant, 1, False)
+        return Call(function, arrays, static, of_oracle, 1, False)
     options = draw(strategies.options(sizes, dtype=np.float64))
-    static["reverse"] = meant["reverse"] = options.pop("reverse")
+    static["reverse"] = of_oracle["reverse"] = options.pop("reverse")
     static["checkpoint_every"] = draw(st.sampled_from([None, 1, 2, 4, 9]))
     static["unroll"] = draw(st.sampled_from([1, 2, 9]))
     if function is rnn_stacked:
-        static["dropout"] = draw(st.sampled_from([0.0, 0.5]))  # none without a key
+        static["dropout"] = draw(st.sampled_from([0.0, 0.5]))  # without a key there is none
     arrays |= {name: array for name, array in options.items() if array is not None}
     poisoned = "lengths" in arrays and draw(st.booleans())
     if poisoned:
         padding = np.arange(sizes.n_steps) >= arrays["lengths"][..., None]
         arrays["x"] = np.where(padding[..., None], np.nan, arrays["x"])
-    return Call(function, arrays, static, meant, sizes.n_steps, poisoned)
+    return Call(function, arrays, static, of_oracle, sizes.n_steps, poisoned)
 
 
 @st.composite
 def networks(draw: st.DrawFn, function: Any, sizes: Sizes) -> dict[str, Any]:
-    """A network, what it runs over, and from where, by the names of the arguments."""
+    """The parameters, inputs and initial state for a function, by their names there."""
     if function in (rnn_stacked, rnn_bidirectional):
         two = function is rnn_bidirectional
         directions = st.just((2,)) if two else st.sampled_from(DIRECTIONS)
@@ -151,10 +139,16 @@ def networks(draw: st.DrawFn, function: Any, sizes: Sizes) -> dict[str, Any]:
 
 
 def as_checked(call: Call) -> Checked:
-    """The call as a function of its arrays, by their places in the arguments."""
+    """The call as a function of its single arrays, such as "params.wx" and "lengths"."""
     structure = jax.tree.structure(call.arrays)
     args = _named(call.arrays)
     reference = REFERENCES[call.function]
+    is_layered = call.function in (rnn_stacked, rnn_bidirectional)
+    by = tuple(
+        name
+        for name, array in args.items()
+        if is_floating(array) and not (is_layered and name == "reset_to")  # unknown to the oracle
+    )
 
     def whole(given: Arrays) -> Any:
         return jax.tree.unflatten(structure, [given[name] for name in args])
@@ -165,20 +159,16 @@ def as_checked(call: Call) -> Checked:
     def expected(given: Arrays) -> Any:
         return reference.values(**whole(given), **call.in_oracle)
 
-    def pull(given: Arrays, weights: Sequence[Any]) -> Arrays:
-        form = jax.tree.structure(expected(given))
-        weights = jax.tree.unflatten(form, weights)
+    def gradients(given: Arrays, weights: Sequence[Any]) -> Arrays:
+        weights = jax.tree.unflatten(jax.tree.structure(expected(given)), weights)
         found = _named(reference.gradients(weights, **whole(given), **call.in_oracle))
         return {name: found[name] for name in by}
 
-    has_gradients = [name for name in args if is_floating(args[name])]
-    if call.function in (rnn_stacked, rnn_bidirectional):
-        has_gradients = [name for name in has_gradients if name != "reset_to"]
-    by = tuple(has_gradients)
     name = f"{call.function.__name__} of {call.static}"
-    return Checked((name,), args, run, expected, by, pull)
+    return Checked(name, args, run, expected, by, gradients)
 
 
 def _named(tree: Any) -> Arrays:
+    """The leaves of a tree by their places in it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -7,19 +7,18 @@ import jax
 import pytest
 from hypothesis import settings
 
-# Most of the time goes to compiling. Without what LLVM does to speed programs up it is less; XLA's
-# own passes are as ever. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m pytest` compiles as users do,
-# and so does the benchmark.
+# Compiling takes most of the time, so most of LLVM's optimizations are left out, but none of XLA's
+# own. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m pytest` compiles as users and the benchmark do.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update(
     "jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 )
-# Up to jax 0.10 XLA has two ways to compile fusions. The older one takes a third of the time. Later
-# versions do not know the flag, and do not get it.
+# Up to jax 0.10 XLA has two ways to compile fusions, of which the older one takes a third of the
+# time. Later versions refuse the flag.
 if jax.__version_info__ < (0, 11) and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
-# Every field that differs between machines is stated, as hypothesis has a profile `ci` of its own.
+# Hypothesis registers a profile `ci` too, so this one states every setting that it could inherit.
 settings.register_profile("dev", max_examples=30, deadline=None)
 for name, n_examples in (("ci", 20), ("brief", 10)):
     settings.register_profile(
@@ -38,6 +37,6 @@ settings.load_profile(
 
 @pytest.fixture(autouse=True, scope="session")
 def strict_promotion() -> Iterator[None]:
-    """The package must not lean on implicit promotion of dtypes or ranks."""
+    """Refuse implicit promotion of dtypes and ranks, on which the package must not rely."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield

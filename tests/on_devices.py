@@ -1,14 +1,9 @@
-"""Several devices, in a process that has four: `test_devices.py` runs this file in one.
-
-Values and gradients are those of a single device, and the compiled programs hold no communication
-but what they must.
-"""
+"""The tests of `test_devices.py`, which runs this file in a process with four devices."""
 
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -22,15 +17,14 @@ from jax.sharding import PartitionSpec as P
 from jaxrnn import (
     RNNParams,
     init_params,
-    init_stacked,
     rnn_bidirectional,
     rnn_forward,
     rnn_stacked,
     rnn_states,
     rnn_step,
 )
-from tests.communicating import communication, communication_in_loops
-from tests.comparing import assert_close
+from tests.compiled import COLLECTIVES, communication, communication_in_loops
+from tests.helpers import assert_close, at
 
 SETS, BATCH = P("sets"), P("batch")
 X = jax.random.normal(jax.random.key(1), (8, 6, 3))
@@ -43,12 +37,11 @@ def network(key: jax.Array, n_nodes: int = 16) -> Any:
 
 PARAMS = network(jax.random.key(0))
 STACK = jax.vmap(network)(jax.random.split(jax.random.key(0), 4))
-LAYERS = init_stacked(jax.random.key(0), 3, (4, 5), bidirectional=True, wx_init=glorot_uniform())
 
 
-def mesh(**sizes: int) -> Any:
+def mesh(kind: AxisType = AxisType.Auto, **sizes: int) -> Any:
     assert jax.device_count() == 4
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
 
 
 def shared(array: Any, on: Any, spec: Any) -> Any:
@@ -68,41 +61,67 @@ WITH = {"lengths": LENGTHS}
 over_ways = pytest.mark.parametrize(("loss", "options"), [(last, WITH), (states, WITHOUT)])
 
 
+def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
+    """The compiled program has only these collectives, none in a loop, and gives `expected`."""
+    compiled = program.lower(*args).compile()
+    assert communication(compiled).keys() == needed
+    assert communication_in_loops(compiled) == {}
+    assert_close(compiled(*args), expected, 1e-6)
+
+
+COMMUNICATING: dict[str, Any] = {
+    "all-reduce": lambda x: jax.lax.psum(x, "batch"),
+    "all-gather": lambda x: jax.lax.all_gather(x, "batch"),
+    "all-to-all": lambda x: jax.lax.all_to_all(x, "batch", 0, 0),
+    "collective-permute": lambda x: jax.lax.ppermute(x, "batch", [(0, 1), (1, 0)]),
+    "reduce-scatter": lambda x: jax.lax.psum_scatter(x, "batch", tiled=True),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_every_collective_is_found(name: str) -> None:
+    """In programs that have it, so that the other tests can say that a program has none."""
+
+    def in_loop(x: Any) -> Any:
+        return jax.lax.map(COMMUNICATING[name], jnp.stack([x, 2 * x]))
+
+    on = mesh(batch=4)
+    for run, in_loops in ((COMMUNICATING[name], set()), (in_loop, {name})):
+        program = jax.shard_map(run, mesh=on, in_specs=BATCH, out_specs=BATCH, check_vma=False)
+        compiled = jax.jit(program).lower(jnp.ones((16, 2))).compile()
+        assert communication(compiled).keys() == {name}
+        assert communication_in_loops(compiled).keys() == in_loops
+
+
 @pytest.mark.parametrize(
-    ("loss", "options", "n_nodes"),
-    [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)],
+    ("loss", "options", "n_nodes"), [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)]
 )
 def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes: int) -> None:
     params = network(jax.random.key(0), n_nodes)
     gradient = jax.jit(jax.value_and_grad(loss))
     on = mesh(batch=4)
     args = shared(params, on, P()), *(shared(each, on, BATCH) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == []
-    assert_close(compiled(*args), gradient(params, X, options), 1e-6)
+    assert_communicates({"all-reduce"}, gradient(params, X, options), gradient, *args)
     assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
 
 @over_ways
-def test_shared_parameter_sets_need_nothing(loss: Any, options: Any) -> None:
+def test_shared_parameter_sets_need_no_communication(loss: Any, options: Any) -> None:
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
     on = mesh(sets=4)
     args = shared(STACK, on, SETS), *(shared(each, on, P()) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled) == {}
-    assert_close(compiled(*args), gradient(STACK, X, options), 1e-6)
+    assert_communicates(set(), gradient(STACK, X, options), gradient, *args)
 
 
-def test_parameter_sets_on_an_explicit_axis_keep_it() -> None:
-    """In the types of their gradients, by which JAX places what is computed from these."""
+def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
+    """Their types have it, and from these JAX decides on which devices it goes on."""
     gradient = jax.vmap(jax.grad(last), in_axes=(0, None, None))
 
     def axes_of_gradient(stack: Any) -> Any:
         leaves = jax.eval_shape(lambda stack: gradient(stack, X, {}), stack)
         return [leaf.sharding.spec[0] for leaf in leaves]
 
-    on = jax.make_mesh((4,), ("sets",), (AxisType.Explicit,))
+    on = mesh(AxisType.Explicit, sets=4)
     with jax.set_mesh(on):
         stack = shared(STACK, on, SETS)
         assert axes_of_gradient(stack) == ["sets"] * 3
@@ -112,8 +131,8 @@ def test_parameter_sets_on_an_explicit_axis_keep_it() -> None:
 
 @pytest.mark.parametrize("field", RNNParams._fields)
 def test_one_parameter_on_an_explicit_axis(field: str) -> None:
-    """The others are on no mesh, nor is x."""
-    on = jax.make_mesh((4,), ("sets",), (AxisType.Explicit,))
+    """The other parameters and x are on no mesh."""
+    on = mesh(AxisType.Explicit, sets=4)
     nothing: Any = RNNParams(None, None, None)
     axes, stack = nothing._replace(**{field: 0}), getattr(STACK, field)
     both = jax.value_and_grad(partial(last, x=X, options=WITH))
@@ -123,7 +142,7 @@ def test_one_parameter_on_an_explicit_axis(field: str) -> None:
 
 
 def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
-    """Though its type does not tell that it is shared."""
+    """Although its type does not say that it is shared."""
     on = mesh(batch=4)
     by = (NamedSharding(on, P()), NamedSharding(on, BATCH))
     gradient = jax.value_and_grad(partial(last, options={}))
@@ -133,25 +152,19 @@ def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
 
 
 def test_the_second_batch_axis_may_be_shared() -> None:
-    on = jax.make_mesh((4,), ("batch",), (AxisType.Explicit,))
+    on = mesh(AxisType.Explicit, batch=4)
     x = jnp.stack([X, -X])
     gradient = jax.jit(jax.value_and_grad(last))
-    args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch"))
-    compiled = gradient.lower(*args, {}).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == []
-    assert_close(compiled(*args, {}), gradient(PARAMS, x, {}), 1e-6)
+    args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch")), WITHOUT
+    assert_communicates({"all-reduce"}, gradient(PARAMS, x, WITHOUT), gradient, *args)
 
 
 @over_ways
-def test_both_shared(loss: Any, options: Any) -> None:
+def test_parameter_sets_and_batch_may_both_be_shared(loss: Any, options: Any) -> None:
     gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
     on = mesh(sets=2, batch=2)
     args = shared(STACK, on, SETS), *(shared(each, on, BATCH) for each in (X, options))
-    compiled = gradient.lower(*args).compile()
-    assert communication(compiled).keys() == {"all-reduce"}
-    assert communication_in_loops(compiled) == []
-    assert_close(compiled(*args), gradient(STACK, X, options), 1e-6)
+    assert_communicates({"all-reduce"}, gradient(STACK, X, options), gradient, *args)
 
 
 N_NODES = 4
@@ -170,12 +183,12 @@ def both_directions(params: Any, x: Any, **options: Any) -> Any:
 
 
 def layers(params: Any, x: Any, **options: Any) -> Any:
-    """With dropout between them."""
+    """Two layers with dropout between them."""
     network = (params, params._replace(wx=params.wh))
     return rnn_stacked(network, x, dropout=0.5, key=jax.random.key(3), **options)
 
 
-# Each with options that it alone has, or that change its loops.
+# Each with options of its own, or options that change its loops.
 FUNCTIONS: dict[str, Any] = {
     "rnn_step": step,
     "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
@@ -194,7 +207,7 @@ def derivatives(name: str) -> Callable[..., Any]:
 
     def loss(params: Any, x: Any, where: Any) -> Any:
         leaves = jax.tree.leaves(call(params, x, where))
-        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves)  # gradients of some one
+        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves)  # gradients are about 1
 
     def gradient(params: Any, x: Any, where: Any) -> Any:
         return jax.grad(loss, argnums=(0, 1))(params, x, where)
@@ -217,9 +230,10 @@ SHARES: dict[str, Any] = {
 
 @cache
 def of_one_device(name: str, share: str) -> Any:
-    """What is expected, as NumPy arrays.
+    """What one device gives, as NumPy arrays.
 
-    Of `shard_map` it is put together from the parts, which all drop out by the same key.
+    For `shard_map` it is put together from the parts of the batch, as each part uses the same key
+    for dropout.
     """
     run = derivatives(name)
     if share.startswith("sets"):
@@ -228,10 +242,7 @@ def of_one_device(name: str, share: str) -> Any:
     if share == "batch":
         return jax.tree.map(np.asarray, jax.jit(run)(SMALL, X, WHERE))
     program = jax.jit(run)
-    parts = [
-        program(SMALL, *jax.tree.map(itemgetter(slice(first, first + 2)), (X, WHERE)))
-        for first in range(0, 8, 2)
-    ]
+    parts = [program(SMALL, *at((X, WHERE), slice(first, first + 2))) for first in range(0, 8, 2)]
     outs, *gradients = zip(*parts, strict=True)
     by_params, by_x = zip(*(zip(*each, strict=True) for each in gradients), strict=True)
     out = jax.tree.map(lambda *arrays: np.concatenate(arrays), *outs)
@@ -245,8 +256,8 @@ MESHES = [
     for kind in (AxisType.Explicit, AxisType.Auto)
     for is_set in (False, True)
 ]
-# All of them take minutes. By default every second function is tried, each on one mesh;
-# HYPOTHESIS_PROFILE=long tries every function on every mesh.
+# Every function on every mesh takes minutes, and is for HYPOTHESIS_PROFILE=long. Otherwise every
+# second function is tested, each on one mesh.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -261,7 +272,7 @@ IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 )
 def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_set: bool) -> None:
     sizes, specs = SHARES[share]
-    on = jax.make_mesh(tuple(sizes.values()), tuple(sizes), (kind,) * len(sizes))
+    on = mesh(kind, **sizes)
     run, params = derivatives(name), SMALL
     if share.startswith("sets"):
         run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK
@@ -275,13 +286,13 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
         actual = jax.tree.map(np.asarray, compiled(*args))
     needed = set() if share == "sets" else {"all-reduce"}
     assert communication(compiled).keys() <= needed
-    if "checkpoints" not in name:  # which add up the gradients piece by piece
-        assert communication_in_loops(compiled) == []
+    if "checkpoints" not in name:  # with them the gradient is added up once for each piece
+        assert communication_in_loops(compiled) == {}
     assert_close(actual, of_one_device(name, share), 1e-5)
 
 
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
-    """The last state, where only one argument differs between devices."""
+    """The last state, with one argument multiplied by a number that each device has of its own."""
     if what in RNNParams._fields:
         value = getattr(params, what)
         params = params._replace(**{what: value * each})

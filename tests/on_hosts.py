@@ -1,7 +1,4 @@
-"""A process among several, as hosts are: `test_hosts.py` runs this file in each.
-
-The arguments of `main` are those of its command line.
-"""
+"""One of the processes that stand for hosts: `test_hosts.py` starts each with this file."""
 
 import sys
 import time
@@ -15,27 +12,24 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked
-from tests.communicating import communication
-from tests.test_readme import BLOCKS
+from tests.compiled import communication
+from tests.helpers import BLOCKS, numbers
 
-# JAX's own timeouts, which are minutes unless told; `test_hosts.py` waits longer.
+# JAX's default timeouts are minutes; `test_hosts.py` waits for longer than these.
 HEARTBEAT_SECONDS = SHUTDOWN_SECONDS = 5
-
 
 LENGTHS = np.arange(12, dtype=np.int32) % 7
 
 
 def arguments() -> tuple[Any, Any, Any]:
     """Parameters, a stack of them, and a batch, the same in every process."""
-    random = np.random.default_rng(0)
-
-    def normal(*shape: int) -> Any:
-        return random.normal(size=shape).astype(np.float32)
 
     def params(*sets: int) -> Any:
-        return RNNParams(normal(*sets, 3, 16) / 2, normal(*sets, 16, 16) / 4, normal(*sets, 16))
+        wx, wh, b = numbers((*sets, 3, 16), (*sets, 16, 16), (*sets, 16), seed=len(sets))
+        return RNNParams(*map(np.float32, (wx, wh / 2, b)))
 
-    return params(), params(12), normal(12, 6, 3)
+    (x,) = numbers((12, 6, 3), seed=2)
+    return params(), params(12), np.float32(x)
 
 
 def loss(params: Any, x: Any) -> jax.Array:
@@ -54,19 +48,19 @@ update_sets = jax.jit(jax.vmap(update, in_axes=(0, None)))
 
 @jax.grad
 def gradient_of_layers(params: Any, x: Any, lengths: Any) -> jax.Array:
-    """Not under `jax.jit`: the lengths are numbers, though no process has all of them."""
+    """Not under `jax.jit`, so that the lengths have values, of which no process has all."""
     layers = params, params._replace(wx=params.wh)
     return jnp.mean(rnn_stacked(layers, x, lengths=lengths).h ** 2)
 
 
 def shardings() -> tuple[Any, Any]:
-    """Over all devices of all processes: the whole on each, and a part on each."""
+    """For all devices of all processes: one puts a copy on each, the other a part on each."""
     mesh = jax.make_mesh((jax.device_count(),), ("devices",), (AxisType.Auto,))
     return NamedSharding(mesh, P()), NamedSharding(mesh, P("devices"))
 
 
 def own_parts(tree: Any, sharding: Any) -> Any:
-    """Arrays of which each process brings its own part alone."""
+    """Arrays of which each process gives only its own part."""
     n_processes, i = jax.process_count(), jax.process_index()
     return jax.tree.map(
         lambda array: jax.make_array_from_process_local_data(
@@ -85,29 +79,29 @@ def step(folder: Path) -> None:
     assert communication(update.lower(*of_batch).compile()).keys() == {"all-reduce"}
     assert communication(update_sets.lower(*of_sets).compile()) == {}
     of_lengths = gradient_of_layers(*of_batch, own_parts(LENGTHS, shared))
-    keep(folder, (update(*of_batch), update_sets(*of_sets), of_lengths), everywhere)
+    write(folder, (update(*of_batch), update_sets(*of_sets), of_lengths), everywhere)
 
 
 def readme(folder: Path) -> None:
     """The README's own code for one device, many devices and many hosts."""
     names = run_readme()
-    keep(folder, kept_of_readme(names), names["everywhere"])
+    write(folder, results_of_readme(names), names["everywhere"])
 
 
 def run_readme() -> dict[str, Any]:
-    """The names that the README's block on hosts leaves."""
+    """The variables of the README's block about hosts, after it ran."""
     (block,) = [block for block in BLOCKS if "jax.distributed.initialize()" in block]
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(block, "README.md", "exec"), names)
     return names
 
 
-def kept_of_readme(names: dict[str, Any]) -> Any:
+def results_of_readme(names: dict[str, Any]) -> Any:
     return [names[name] for name in ("params", "value", "ensemble", "values")]
 
 
 def train(folder: Path) -> None:
-    """Steps with a shared batch, for longer than a process that lost another may."""
+    """Train for longer than a process may take to notice that another was killed."""
     params, _, x = arguments()
     everywhere, shared = shardings()
     params, x = jax.device_put(params, everywhere), own_parts(x, shared)
@@ -117,13 +111,14 @@ def train(folder: Path) -> None:
         (folder / f"{jax.process_index()}.trains").touch()
 
 
-def keep(folder: Path, tree: Any, everywhere: Any) -> None:
-    """Every number, gathered from all processes, in a file of this one's."""
+def write(folder: Path, tree: Any, everywhere: Any) -> None:
+    """Gather all numbers from all processes and write them to a file of this process."""
     gathered = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(jax.tree.leaves(tree))
     np.savez(folder / f"{jax.process_index()}.npz", *map(np.asarray, gathered))
 
 
 def main(program: str, folder: str, coordinator: str, n_processes: str, process_id: str) -> None:
+    """Connect to the other processes and run a program; the arguments are the command line's."""
     jax.distributed.initialize(
         coordinator,
         int(n_processes),

@@ -1,6 +1,5 @@
-"""checkpoint_every: the same values and derivatives, from fewer kept states."""
+"""checkpoint_every: the same values and derivatives, with fewer states kept."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import rnn_forward
-from tests.comparing import assert_close
-from tests.test_masks import EVERY, H0, MASKS, PARAMS, WAYS, X, loss, own_tanh
+from jaxrnn import RNNParams, rnn_forward
+from tests.compiled import temporary_bytes
+from tests.helpers import H0, MASKS, PARAMS, WAYS, X, assert_close, at, loss, own_tanh
 
 
 def differentiated(way: str, activation: Any = jnp.tanh, **options: Any) -> Any:
@@ -25,7 +24,7 @@ def differentiated(way: str, activation: Any = jnp.tanh, **options: Any) -> Any:
     ids=["", "lengths resets", "lengths resets reverse"],
 )
 def test_values_and_gradients_are_the_same(options: Any, sizes: tuple[int, ...]) -> None:
-    """Of six steps: in segments of one, in some that do not fit, and where there is but one."""
+    """Of six steps, in pieces of one, in pieces of four and two, and in one piece."""
     expected = differentiated("value and gradient", **options)
     for every in sizes:
         actual = differentiated("value and gradient", checkpoint_every=every, **options)
@@ -42,35 +41,31 @@ def test_every_mode_and_order_is_the_same(way: str) -> None:
 def test_under_vmap() -> None:
     def gradient(wh: Any, x: Any) -> Any:
         f = partial(loss, jnp.tanh, {"checkpoint_every": 5})
-        return jax.grad(f, argnums=EVERY)(PARAMS._replace(wh=wh), x, H0)
+        return jax.grad(f, argnums=(0, 1, 2))(PARAMS._replace(wh=wh), x, H0)
 
     with jax.enable_x64(True):
         gains, single = jnp.stack([0.5 * PARAMS.wh, PARAMS.wh]), jax.jit(gradient)
         out = jax.jit(jax.vmap(gradient, in_axes=(0, None)))(gains, X)
         for i in range(2):
-            one = jax.tree.map(lambda array, i=i: array[i], out)
-            assert_close(one, single(gains[i], X), 1e-12)
-
-
-def temporary_bytes(run: Callable[..., Any], *args: Any) -> int:
-    gradient = jax.jit(jax.grad(lambda *args: jnp.sum(run(*args))))
-    analysis: Any = gradient.lower(*args).compile().memory_analysis()
-    return int(analysis.temp_size_in_bytes)
+            assert_close(at(out, i), single(gains[i], X), 1e-12)
 
 
 def test_fewer_states_are_kept() -> None:
-    structs = jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-        (PARAMS._replace(wx=(4, 64), wh=(64, 64), b=(64,)), (8, 2500, 4)),
-        is_leaf=lambda each: isinstance(each, tuple) and isinstance(each[0], int),
-    )
+    shapes = (4, 64), (64, 64), (64,), (8, 2500, 4)
+    *params, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+
+    def of_gradient(every: int | None) -> int:
+        def total(params: Any, x: Any) -> Any:
+            return jnp.sum(rnn_forward(params, x, checkpoint_every=every))
+
+        return temporary_bytes(jax.grad(total), RNNParams(*params), x)
+
     of_a_step = 8 * 64 * np.dtype(np.float32).itemsize
-    checkpointed = partial(rnn_forward, checkpoint_every=50)
-    assert temporary_bytes(rnn_forward, *structs) > 2500 * of_a_step
-    assert temporary_bytes(checkpointed, *structs) < 4 * 50 * of_a_step
+    assert of_gradient(None) > 2500 * of_a_step
+    assert of_gradient(50) < 4 * 50 * of_a_step
 
 
-def test_with_a_symbolic_number_of_steps_it_is_refused() -> None:
+def test_a_symbolic_number_of_steps_is_refused() -> None:
     (n_steps,) = jax.export.symbolic_shape("n_steps")
     x: Any = jax.ShapeDtypeStruct((n_steps, 3), jnp.float32)
     with pytest.raises(ValueError, match="checkpoint_every needs a number of steps that is known"):

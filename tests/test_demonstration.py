@@ -1,15 +1,15 @@
-"""`python -m jaxrnn`: what it prints, in order, and how it ends."""
+"""`python -m jaxrnn` prints what README.md says, and its exit status tells how it ended."""
 
 import re
 import subprocess
 import sys
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxrnn import __main__ as demonstration
+from tests.helpers import README
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,8 +43,7 @@ def test_the_ensemble_is_clearly_better_than_persistence(printed: str) -> None:
 
 
 def test_the_readme_gives_the_figures_printed(printed: str) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    rows = re.findall(r"^    (\w.*?) {2,}([\d.]+)$", readme, flags=re.MULTILINE)
+    rows = re.findall(r"^    (\w.*?) {2,}([\d.]+)$", README, flags=re.MULTILINE)
     assert len(rows) == 4
     for name, figure in rows:
         found = re.search(rf"^  {re.escape(name)} +([\d.]+)$", printed, flags=re.MULTILINE)
@@ -52,8 +51,8 @@ def test_the_readme_gives_the_figures_printed(printed: str) -> None:
         assert float(figure) == pytest.approx(float(found[1]), rel=0.01)
 
 
-def test_a_reader_may_stop() -> None:
-    """As `head -1` does: no traceback."""
+def test_a_closed_pipe_gives_no_traceback() -> None:
+    """As when the output is read by `head -1`."""
     command = [sys.executable, "-m", "jaxrnn", "--members", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -92,11 +91,11 @@ def test_wrong_arguments_exit_with_2(
     assert f"'{arguments[-1]}'" in message or arguments[-1] in message
 
 
-def test_arguments_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    heeded: list[tuple[int, int]] = []
-    monkeypatch.setattr(demonstration, "forecast_sunspots", lambda *given: heeded.append(given))
+def test_arguments_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(demonstration, "forecast_sunspots", lambda *args: given.append(args))
     assert demonstration.main(["--seed", "3", "--members", "2"]) == 0
-    assert heeded == [(3, 2)]
+    assert given == [(3, 2)]
 
 
 def test_a_wrong_worked_example_exits_with_1(
@@ -122,7 +121,7 @@ def test_the_series_and_its_source() -> None:
 
 
 def test_the_linear_model_is_least_squares() -> None:
-    """It recovers an autoregression exactly, from the fitted values alone."""
+    """It recovers an autoregression exactly, whatever follows the values that it is fitted on."""
     values = np.empty(40)
     values[:2] = 1.0, 2.0
     for t in range(2, 40):

@@ -1,5 +1,6 @@
-"""Derivatives: against the oracle's backpropagation through time, and against each other."""
+"""Derivatives in every mode and order are those of the oracle and of a plain scan."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,21 +12,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
-from tests.comparing import assert_close, filled, over_numerics
+from tests.compiled import n_products
+from tests.helpers import assert_close, filled, numbers, over_numerics
 
-ONE_SIZE = st.just(Sizes((2,), 6, 2, 3))  # more steps than are written out
-RANDOM = np.random.default_rng(0)
-# float64 under x64, float32 without.
-PARAMS = RNNParams(*(RANDOM.uniform(-1.0, 1.0, shape) / 2.0 for shape in ((2, 3), (3, 3), (3,))))
-X, H0 = RANDOM.uniform(-1.0, 1.0, (2, 6, 2)), RANDOM.uniform(-1.0, 1.0, (2, 3))
+ONE_SIZE = st.just(Sizes((2,), 6, 2, 3))  # more steps than are written out without a loop
+ARGUMENTS = ("wx", "wh", "b", "x", "h0")
+EVERY = (0, 1, 2, 3, 4)
+
+
+def arrays(*stacked: int, seed: int) -> tuple[Any, ...]:
+    """An array for each of `ARGUMENTS`, or a stack of arrays."""
+    shapes = (2, 3), (3, 3), (3,), (2, 6, 2), (2, 3)
+    wx, wh, b, x, h0 = numbers(*((*stacked, *shape) for shape in shapes), seed=seed)
+    return wx / 2, wh / 2, b / 2, x, h0
+
+
+ARRAYS, STACKS = arrays(seed=0), arrays(2, seed=1)
+TANGENTS = arrays(seed=2)
+PARAMS, X, H0 = RNNParams(*ARRAYS[:3]), *ARRAYS[3:]
+
+# Against the oracle
 
 
 @partial(jax.jit, static_argnames="activation")
 def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any = jnp.tanh) -> Any:
-    """The gradients by params, x and h0 of a loss that weighs all that the network returns."""
+    """The gradients by params, x and h0 of the weighted sum of all values."""
 
     def loss(params: RNNParams[Any], x: Any, h0: Any) -> jax.Array:
         last = rnn_forward(params, x, h0, activation=activation)
@@ -54,16 +68,189 @@ def test_gradients_are_the_oracles(
 
 @pytest.mark.parametrize("batch", [(3,), (), (1,)])
 def test_wide_networks_are_the_oracles(batch: tuple[int, ...]) -> None:
-    draw, n_nodes = np.random.default_rng(0).standard_normal, 40
-    params = RNNParams(draw((30, n_nodes)), draw((n_nodes, n_nodes)) / n_nodes, draw(n_nodes))
-    case = Case(params, draw((*batch, 9, 30)), draw((*batch, n_nodes)))
-    g_last, g_a, g_h = draw((*batch, n_nodes)), *draw((2, *batch, 9, n_nodes))
+    wx, wh, b, x, h0 = numbers((30, 40), (40, 40), (40,), (*batch, 9, 30), (*batch, 40))
+    case = Case(RNNParams(wx, wh / 20, b), x, h0)
+    g_last, g_a, g_h = numbers((*batch, 40), (*batch, 9, 40), (*batch, 9, 40), seed=1)
     with jax.enable_x64(True):
         values = rnn_forward(*case), *rnn_states(*case)
         actual = gradients(case, g_last, g_a, g_h)
     assert_close(values, (oracle.rnn_forward(*case), *oracle.rnn_states(*case)), 1e-12)
     expected = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h)
     assert_close(actual, tuple(expected[:3]), 1e-12)
+
+
+# Against a plain scan
+
+
+def plain(activation: Any, *arrays: Any) -> tuple[Any, Any, Any]:
+    """The last state, pre-activations and states by a plain scan, whose derivative is JAX's own."""
+    wx, wh, b, x, h0 = arrays
+
+    def step(h: Any, x_t: Any) -> Any:
+        a = x_t @ wx + h @ wh + b[None]
+        return activation(a), (a, activation(a))
+
+    last, (a, h) = jax.lax.scan(step, h0, jnp.swapaxes(x, 0, 1))
+    return last, jnp.swapaxes(a, 0, 1), jnp.swapaxes(h, 0, 1)
+
+
+def through_jaxrnn(activation: Any, *arrays: Any) -> tuple[Any, Any, Any]:
+    """The same by jaxrnn."""
+    wx, wh, b, x, h0 = arrays
+    args = RNNParams(wx, wh, b), x, h0
+    h, (last,) = rnn_stacked((args[0],), x, (h0,), activation=activation)
+    return last, rnn_states(*args, activation=activation).a, h
+
+
+(WEIGHTS,) = numbers((2, 6, 3), seed=3)
+OUTPUTS: dict[str, Callable[[tuple[Any, Any, Any]], Any]] = {
+    "last": lambda out: jnp.sum(jnp.sin(out[0])),
+    "a": lambda out: jnp.sum(WEIGHTS * jnp.sin(out[1])),
+    "h": lambda out: jnp.sum(WEIGHTS * jnp.sin(out[2])),
+    "last and h": lambda out: OUTPUTS["last"](out) + OUTPUTS["h"](out),
+}
+
+
+def losses(output: str, activation: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The same loss of the five arrays, through jaxrnn and through the plain scan."""
+    pick = OUTPUTS[output]
+    return (
+        lambda *arrays: pick(through_jaxrnn(activation, *arrays)),
+        lambda *arrays: pick(plain(activation, *arrays)),
+    )
+
+
+def assert_agree(transform: Callable[[Any], Any], output: str, activation: Any, *args: Any) -> None:
+    """The two losses give the same under a transformation of JAX."""
+    ours, theirs = losses(output, activation)
+    with jax.enable_x64(True):
+        assert_close(jax.jit(transform(ours))(*args), jax.jit(transform(theirs))(*args), 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("output", "activation"),
+    [("last", jnp.tanh), ("a", jnp.tanh), ("h", jax.nn.relu), ("last and h", jax.nn.gelu)],
+)
+def test_first_derivatives(output: str, activation: Any) -> None:
+    """By all arguments together."""
+
+    def all_ways(loss: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arrays: (
+            jax.value_and_grad(loss, argnums=EVERY)(*arrays),
+            jax.jvp(loss, arrays, TANGENTS),
+            jax.linearize(loss, *arrays)[1](*TANGENTS),
+            jax.jacfwd(loss, argnums=EVERY)(*arrays),
+        )
+
+    assert_agree(all_ways, output, activation, *ARRAYS)
+
+
+@pytest.mark.parametrize("argnum", range(5), ids=ARGUMENTS)
+def test_gradients_by_each_argument_alone(argnum: int) -> None:
+    assert_agree(lambda loss: jax.grad(loss, argnums=argnum), "last and h", jnp.tanh, *ARRAYS)
+
+
+def hessian_vector_product(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arrays: jax.jvp(jax.grad(loss, argnums=EVERY), arrays, TANGENTS)
+
+
+HIGHER: dict[str, Callable[..., Any]] = {
+    "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, argnums=EVERY)),
+    "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, argnums=EVERY), argnums=(4,)),
+    "third order": lambda f: jax.jacfwd(jax.jacrev(jax.grad(f, argnums=2), argnums=2), argnums=1),
+    "Hessian-vector product": hessian_vector_product,
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "output", "activation"),
+    [
+        ("forward over reverse", "last and h", jnp.tanh),
+        ("reverse over reverse", "last and h", jnp.tanh),
+        ("reverse over reverse", "a", jax.nn.relu),
+        ("third order", "last and h", jnp.tanh),
+        ("Hessian-vector product", "last", jnp.tanh),
+    ],
+)
+def test_higher_derivatives(order: str, output: str, activation: Any) -> None:
+    assert_agree(HIGHER[order], output, activation, *ARRAYS)
+
+
+def test_an_inactive_node_of_relu_passes_on_no_nan() -> None:
+    """As in JAX, also without the compiler, which can turn a product with a mask into a choice."""
+    wx, wh, *rest = ARRAYS
+    wh = np.where(np.eye(3, k=2) > 0, np.nan, wh)
+    ours, theirs = losses("h", jax.nn.relu)
+    with jax.enable_x64(True), jax.disable_jit():
+        got, expected = (jax.grad(loss, argnums=EVERY)(wx, wh, *rest) for loss in (ours, theirs))
+    assert not np.all(np.isnan(expected[0]))
+    assert_close(got, expected, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "mapped",
+    [(0, 0, 0, None, None), (None, None, None, 0, 0), (0, 0, 0, 0, 0), (None, 0, None, None, 0)],
+    ids=["params", "inputs", "all", "wh and h0"],
+)
+def test_gradients_under_vmap(mapped: tuple[int | None, ...]) -> None:
+    args = [
+        stack if axis == 0 else array
+        for stack, array, axis in zip(STACKS, ARRAYS, mapped, strict=True)
+    ]
+
+    def mapped_gradient(loss: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.vmap(jax.grad(loss, argnums=EVERY), in_axes=mapped)
+
+    assert_agree(mapped_gradient, "last and h", jnp.tanh, *args)
+
+
+def test_gradients_under_nested_vmap() -> None:
+    def every_pair(loss: Callable[..., Any]) -> Callable[..., Any]:
+        gradient = jax.grad(loss, argnums=EVERY)
+        over_inputs = jax.vmap(gradient, in_axes=(None, None, None, 0, 0))
+        return jax.vmap(over_inputs, in_axes=(0, 0, 0, None, None))
+
+    assert_agree(every_pair, "a", jnp.tanh, *STACKS)
+
+
+def test_what_is_not_differentiated_costs_nothing() -> None:
+    """Compiled, a gradient has three products in its loops, and one more for wx, wh and x each."""
+    shapes = (7, 16), (16, 16), (16,), (64, 32, 7), (64, 16)
+    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+    def last(*arrays: Any) -> Any:
+        return jnp.sum(rnn_forward(RNNParams(*arrays[:3]), *arrays[3:]))
+
+    of_each = [n_products(jax.grad(last, argnums=i), *structs) - 3 for i in EVERY]
+    assert dict(zip(ARGUMENTS, of_each, strict=True)) == {"wx": 1, "wh": 1, "b": 0, "x": 1, "h0": 0}
+    assert n_products(jax.grad(last, argnums=EVERY), *structs) == 3 + sum(of_each)
+
+
+@pytest.mark.parametrize("size", [1.0, -2.0, 1e25])
+def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
+    """Even where its square overflows, no tangent and no gradient becomes NaN."""
+    arrays = tuple(map(np.float32, (*ARRAYS[:4], np.full((2, 3), size))))
+    tangents = tuple(map(np.float32, TANGENTS))
+    ours, theirs = losses("h", jnp.tanh)
+    got, expected = (
+        jax.jit(lambda *args, loss=loss: (jax.jvp(loss, args, tangents), jax.grad(loss)(*args)))
+        for loss in (ours, theirs)
+    )
+    assert_close(got(*arrays), expected(*arrays), 1e-4)
+
+
+def test_gradients_without_a_bias() -> None:
+    def loss(params: RNNParams[Any]) -> Any:
+        return jnp.sum(rnn_forward(params, X, H0) ** 2)
+
+    with jax.enable_x64(True):
+        without = jax.grad(loss)(PARAMS._replace(b=None))
+        zero = jax.grad(loss)(PARAMS._replace(b=np.zeros(3)))
+    assert without.b is None
+    assert_close(without, zero._replace(b=None), 1e-12)
+
+
+# Against finite differences and each other
 
 
 @pytest.mark.parametrize("run", [rnn_forward, rnn_states], ids=["forward", "states"])
@@ -94,18 +281,15 @@ def _inner(left: Any, right: Any) -> float:
     return sum(float(np.vdot(a, b)) for a, b in pairs)
 
 
-@pytest.mark.parametrize(
-    ("activation", "params"), [(jax.nn.gelu, PARAMS._replace(b=None))], ids=["gelu, no bias"]
-)
-def test_finite_differences_to_second_order(activation: Any, params: RNNParams[Any]) -> None:
-    """Both modes and their mixtures, for an activation that the oracle does not know too."""
+def test_finite_differences_to_second_order() -> None:
+    """In both modes and their mixtures, with an activation that has no rule, and no bias."""
 
     @jax.jit
     def returned(*args: Any) -> Any:
-        return rnn_states(*args, activation=activation)
+        return rnn_states(*args, activation=jax.nn.gelu)
 
     with jax.enable_x64(True):
-        check_grads(returned, (params, X, H0), order=2, rtol=1e-5, atol=1e-5)
+        check_grads(returned, (PARAMS._replace(b=None), X, H0), order=2, rtol=1e-5, atol=1e-5)
 
 
 def test_hessians_agree_in_every_mixture_of_modes() -> None:
@@ -124,7 +308,7 @@ def test_hessians_agree_in_every_mixture_of_modes() -> None:
 
 
 def test_the_jacobian_of_a_step() -> None:
-    """diag(1 - h^2) wh^T, which the search for fixed points linearises with."""
+    """It is diag(1 - h^2) wh^T."""
     h0, x_t = np.array([0.25, -0.5, 1.0], np.float32), np.array([0.5, -1.0], np.float32)
     h = rnn_step(PARAMS, h0, x_t)
     expected = np.diag(1 - np.asarray(h) ** 2) @ np.asarray(PARAMS.wh).T
@@ -133,7 +317,7 @@ def test_the_jacobian_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_a_closed_over_activation_parameter_has_its_gradient(transform: Any) -> None:
+def test_derivatives_by_what_the_activation_closes_over(transform: Any) -> None:
     with jax.enable_x64(True):
 
         def loss(slope: Any) -> jax.Array:
@@ -151,8 +335,7 @@ def test_a_closed_over_activation_parameter_has_its_gradient(transform: Any) -> 
         assert_close(jax.vmap(loss)(slopes), np.array([loss(slope) for slope in slopes]), 1e-12)
 
 
-def test_integer_inputs_are_differentiated_around() -> None:
-    """Counts as inputs, floating parameters: the gradient by the parameters is the same."""
+def test_gradients_by_parameters_where_inputs_are_integers() -> None:
     counts = np.array([[1, 2], [0, 3]], np.int32)
 
     def loss(params: RNNParams[Any], x: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Several devices, in a process of their own, as their number is fixed when JAX starts."""
+"""The results on several devices are those on one, with no more communication than needed."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_on_four_devices() -> None:
-    """All of `on_devices.py`."""
+    """In a process of its own, as JAX fixes the number of devices when it starts."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, str(Path(__file__).with_name("on_devices.py"))],

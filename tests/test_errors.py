@@ -1,5 +1,6 @@
-"""Bad calls of rnn_step, rnn_forward and rnn_states, and what each is told."""
+"""Bad calls of rnn_step, rnn_forward and rnn_states are told which argument is wrong, and how."""
 
+import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ X = np.ones((3, 5, 2), np.float32)
 
 
 class Bad(NamedTuple):
-    """Arguments that `rnn_forward` and `rnn_states` refuse, and the error."""
+    """An error, and the arguments for which `rnn_forward` and `rnn_states` raise it."""
 
     error: type[Exception]
     message: str
@@ -163,9 +164,7 @@ BAD_CALLS = {
         options={"resets": np.ones((3, 5), bool), "reset_to": np.ones(7)},
     ),
     "reset_to text": Bad(
-        TypeError,
-        "(?s)reset_to",
-        options={"resets": np.ones((3, 5), bool), "reset_to": "abc"},
+        TypeError, "(?s)reset_to", options={"resets": np.ones((3, 5), bool), "reset_to": "abc"}
     ),
     "reverse an integer": Bad(
         TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
@@ -174,9 +173,7 @@ BAD_CALLS = {
         TypeError, "reverse must be a bool, but is None", options={"reverse": None}
     ),
     "checkpoint_every zero": Bad(
-        ValueError,
-        "checkpoint_every must be at least 1, but is 0",
-        options={"checkpoint_every": 0},
+        ValueError, "checkpoint_every must be at least 1, but is 0", options={"checkpoint_every": 0}
     ),
     "checkpoint_every a float": Bad(
         TypeError,
@@ -231,6 +228,24 @@ def test_a_step_checks_as_the_others_do(bad: str) -> None:
         rnn_step(params, B, X[0, 0], **options)
 
 
+LISTS: dict[str, tuple[Any, Any, Any]] = {
+    "x": (rnn_forward, (PARAMS, [X[0]]), {}),
+    "h0": (rnn_forward, (PARAMS, X[0], [0.0] * 4), {}),
+    "params.b": (rnn_forward, (PARAMS._replace(b=[0.0] * 4), X[0]), {}),
+    "lengths": (rnn_states, (PARAMS, X), {"lengths": [3, 1, 5]}),
+    "resets": (rnn_states, (PARAMS, X[0]), {"resets": (True, False) * 2}),
+    "x_t": (rnn_step, (PARAMS, B, [1.0, 2.0]), {}),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_are_refused_by_name(name: str) -> None:
+    function, args, options = LISTS[name]
+    expected = rf"^{re.escape(name)} must be an array of real numbers, but is a (list|tuple)"
+    with pytest.raises(TypeError, match=expected):
+        function(*args, **options)
+
+
 def test_unhashable_options_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"unroll must be hashable, as it is static, but is \[\]"):
         rnn_forward(PARAMS, X, unroll=[])  # type: ignore[arg-type]
@@ -238,7 +253,7 @@ def test_unhashable_options_are_refused_by_name() -> None:
         rnn_step(PARAMS, B, X[:, 0], activation=[jnp.tanh])  # type: ignore[arg-type]
 
 
-def test_what_jit_refuses_is_named() -> None:
+def test_what_jit_refuses_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="x_t"):
         rnn_step(PARAMS, B, 2**70)
     with pytest.raises(TypeError, match=r"params.wh must be .* but is a MaskedArray"):
@@ -246,7 +261,7 @@ def test_what_jit_refuses_is_named() -> None:
 
 
 def test_another_byte_order_is_refused_by_name() -> None:
-    """Also of a call that is compiled already, which `jax.jit` takes and misreads."""
+    """Also after the call is compiled, when `jax.jit` would take the array and misread it."""
     params, x, lengths = jax.tree.map(np.asarray, (PARAMS, X, np.array([1, 2, 3])))
     rnn_forward(params, x, lengths=lengths)
 
@@ -265,13 +280,10 @@ def test_another_byte_order_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("bad", "note"),
-    [
-        ({"activation": np.tanh}, "in activation"),
-        ({"h0": jnp.ones(4, jnp.int4)}, "h0 is int4"),
-    ],
+    [({"activation": np.tanh}, "in activation"), ({"h0": jnp.ones(4, jnp.int4)}, "h0 is int4")],
     ids=["activation", "dtypes"],
 )
-def test_errors_of_others_have_a_note(bad: dict[str, Any], note: str) -> None:
+def test_errors_from_jax_and_numpy_have_a_note(bad: dict[str, Any], note: str) -> None:
     with pytest.raises((TypeError, ValueError)) as told:
         rnn_forward(PARAMS, X, **bad)
     assert any(note in each for each in told.value.__notes__)

@@ -1,7 +1,5 @@
-"""rnn_step, rnn_forward and rnn_states: values, shapes, dtypes, and how they relate."""
+"""rnn_step, rnn_forward and rnn_states have the values and shapes of README.md, and agree."""
 
-import re
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 from jaxrnn import RNNParams, RNNStates, init_params, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
-from tests.comparing import (
+from tests.helpers import (
     WORKED_H_LAST,
     WORKED_PARAMS,
     WORKED_X,
@@ -22,6 +20,7 @@ from tests.comparing import (
     assert_equal,
     cases_of_one_shape,
     filled,
+    numbers,
     over_numerics,
 )
 
@@ -55,7 +54,7 @@ def test_values_are_the_oracles(
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.bfloat16, 0.03), (jnp.float16, 0.004)])
 @given(data=st.data())
 def test_narrow_values_are_the_oracles(dtype: Any, tolerance: float, data: st.DataObject) -> None:
-    """Within four units in the last place of one."""
+    """Within four units in the last place of 1."""
     case = filled(data.draw(strategies.cases(sizes=st.just(SIZES[-1]), dtype=dtype)))
     states = rnn_states(*case)
     assert states.h.dtype == dtype
@@ -73,7 +72,7 @@ def test_narrow_values_are_the_oracles(dtype: Any, tolerance: float, data: st.Da
 def test_shapes(
     batch: tuple[int, ...], n_steps: int, n_features: int, n_nodes: int, bias: bool
 ) -> None:
-    """Every size, as `jax.eval_shape` compiles nothing."""
+    """For many sizes, with `jax.eval_shape`, which compiles nothing."""
 
     def struct(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -130,7 +129,7 @@ def test_steps_one_by_one_are_the_states(case: Case) -> None:
 
 @given(case=cases_of_one_shape, data=st.data())
 def test_no_state_depends_on_later_inputs(case: Case, data: st.DataObject) -> None:
-    """To the last bit, so that even an infinity or NaN to come cannot be felt."""
+    """To the last bit, even if a later input is infinite or NaN."""
     params, x, h0 = case
     t = data.draw(st.integers(0, x.shape[-2]))
     other = x.copy()
@@ -149,7 +148,7 @@ def test_permuting_nodes_permutes_states(case: Case, data: st.DataObject) -> Non
 
 
 @given(cases_of_one_shape)
-def test_sequences_of_a_batch_do_not_meet(case: Case) -> None:
+def test_a_batch_is_its_sequences(case: Case) -> None:
     params, x = case.params, case.x
     h0: Any = case.h0
     whole = np.asarray(rnn_forward(params, x, h0))
@@ -187,36 +186,13 @@ def test_h0_broadcasts(h0: Any) -> None:
     assert_equal(rnn_forward(PARAMS, x, np.array(h0, np.float32)), expected)
 
 
-# dtypes: every array in turn, and what all are computed in
-
-DTYPES = [
-    ("bfloat16", "bfloat16", "bfloat16", "bfloat16"),
-    ("float16", "float16", "float16", "float16"),
-    ("float32", "bfloat16", "bfloat16", "float32"),
-    ("bfloat16", "float32", "bfloat16", "float32"),
-    ("float16", "bfloat16", "float16", "float32"),
-    ("float32", "int32", "float32", "float32"),
-    ("bfloat16", "int8", "bfloat16", "bfloat16"),
-    ("int32", "int32", "int32", "float32"),
-    ("float64", "float64", "float64", "float32"),
-]
-DTYPES_UNDER_X64 = [
-    ("float64", "float64", "float64", "float64"),
-    ("float64", "float32", "float32", "float64"),
-    ("float32", "float32", "float64", "float64"),
-    ("int64", "int32", "int32", "float64"),
-    ("float32", "float32", "float32", "float32"),
-    ("bfloat16", "float16", "bfloat16", "float32"),
-]
-
-
 @pytest.mark.parametrize("batch", [1, 4])
 def test_an_activation_may_hold_a_row(batch: int) -> None:
-    """Which broadcasts against the state as it is given, a batch of one included."""
+    """The row broadcasts against the state, also against that of a batch of one."""
     gains = np.array([[0.5, 1.0, 2.0]], np.float32)
-    random = np.random.default_rng(0)
-    draw: Any = partial(random.standard_normal, dtype=np.float32)
-    params, x = RNNParams(draw((2, 3)), draw((3, 3)), draw(3)), draw((batch, 6, 2))
+    shapes = (2, 3), (3, 3), (3,), (batch, 6, 2)
+    *weights, x = (array.astype(np.float32) for array in numbers(*shapes))
+    params = RNNParams(*weights)
     last = rnn_forward(params, x, activation=lambda a: jnp.tanh(gains * a))
     h: Any = np.zeros((batch, 3))
     for t in range(6):
@@ -224,42 +200,8 @@ def test_an_activation_may_hold_a_row(batch: int) -> None:
     assert_close(last, h, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("of_params", "of_x", "of_h0", "expected", "x64"),
-    [(*row, False) for row in DTYPES] + [(*row, True) for row in DTYPES_UNDER_X64],
-)
-def test_dtypes_promote_as_in_jax(
-    of_params: str, of_x: str, of_h0: str, expected: str, x64: bool
-) -> None:
-    """The values too: all is computed in the dtype of the result, from the first step on."""
-
-    def array(shape: tuple[int, ...], dtype: str) -> Any:
-        thirds = np.resize([1 / 3, 1.0, -2 / 3, -1.0, 0.0], shape)  # exact in no float type
-        return thirds.astype(jnp.dtype(dtype))
-
-    params = RNNParams(*(array(shape, of_params) for shape in ((2, 3), (3, 3), (3,))))
-    x, h0 = array((2, 6, 2), of_x), array((3,), of_h0)
-
-    @jax.jit
-    def run(params: Any, x: Any, h0: Any) -> Any:
-        call = params, x, h0
-        return rnn_forward(*call), *rnn_states(*call), rnn_step(params, h0, x[:, 0])
-
-    with jax.enable_x64(x64), jax.numpy_dtype_promotion("standard"):
-        out = run(params, x, h0)
-        assert {each.dtype for each in out} == {jnp.dtype(expected)}
-        promoted = jax.tree.map(lambda v: np.asarray(v).astype(expected), (params, x, h0))
-        assert_equal(out, run(*promoted))
-
-
-@pytest.mark.parametrize("function", [rnn_forward, lambda *args, **kw: rnn_states(*args, **kw).h])
-def test_a_weak_type_of_the_activation_does_not_spread(function: Any) -> None:
-    h = function(PARAMS, jnp.ones((3, 2)), activation=lambda a: jnp.where(a > 0, 1.0, 0.0))
-    assert not h.weak_type
-
-
 class Doubled:
-    """An activation to which there can be no weak reference."""
+    """A callable to which there can be no weak reference."""
 
     __slots__ = ()
 
@@ -272,38 +214,3 @@ def test_any_callable_is_an_activation() -> None:
     expected = rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(2 * a))
     for _ in range(2):
         assert_equal(rnn_forward(PARAMS, x, activation=Doubled()), expected)
-
-
-def test_python_scalars_do_not_widen() -> None:
-    params = jax.tree.map(lambda array: array.astype(jnp.bfloat16), PARAMS)
-    x = jnp.ones((3, 2), jnp.bfloat16)
-    assert rnn_forward(params, x, 0.5).dtype == jnp.bfloat16
-
-
-def test_numpy_arrays_are_taken() -> None:
-    x: Any = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
-    expected = rnn_forward(PARAMS, jnp.asarray(x))
-    numpy_params = jax.tree.map(np.asarray, PARAMS)
-    assert_equal(rnn_forward(numpy_params, x), expected)
-    h0 = np.zeros(4, np.float32)
-    h = rnn_step(numpy_params, h0, x[0, 0])
-    assert h.dtype == expected.dtype
-    assert_close(h, rnn_states(PARAMS, x).h[0, 0], 1e-6)
-
-
-LISTS: dict[str, tuple[Any, Any, Any]] = {
-    "x": (rnn_forward, (PARAMS, [np.ones((3, 2))]), {}),
-    "h0": (rnn_forward, (PARAMS, np.ones((3, 2)), [0.0] * 4), {}),
-    "params.b": (rnn_forward, (RNNParams(*PARAMS[:2], [0.0] * 4), np.ones((3, 2))), {}),
-    "lengths": (rnn_states, (PARAMS, np.ones((1, 3, 2))), {"lengths": [3]}),
-    "resets": (rnn_states, (PARAMS, np.ones((3, 2))), {"resets": (True, False, True)}),
-    "x_t": (rnn_step, (PARAMS, np.zeros(4), [1.0, 2.0]), {}),
-}
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_lists_are_refused_by_name(name: str) -> None:
-    function, args, options = LISTS[name]
-    expected = rf"^{re.escape(name)} must be an array of real numbers, but is a (list|tuple)"
-    with pytest.raises(TypeError, match=expected):
-        function(*args, **options)

@@ -1,4 +1,4 @@
-"""Whole calls, drawn with their transformations, against the oracle."""
+"""Any call under any transformations of JAX gives what the oracle says."""
 
 from itertools import count
 from typing import Any, NamedTuple
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from tests import checked
 from tests.checked import Checked
 from tests.checked_calls import Call, as_checked, calls
-from tests.comparing import assert_close
+from tests.helpers import assert_close
 
 COUNT = count(1)
 
-# Each compiles programs of its own: a sample, but all of the profile `long`.
+# Few unless the profile is `long`, as each example compiles programs of its own.
 N_EXAMPLES = settings().max_examples if settings().max_examples > 1000 else 16
 
 
 class Kind(NamedTuple):
-    """Types of the arrays, what they promise, and how many derivatives can be checked."""
+    """Dtypes to draw from, their tolerance, and how many derivatives can be checked with them."""
 
     dtypes: tuple[Any, ...]
     tolerance: float
@@ -29,8 +29,8 @@ class Kind(NamedTuple):
     n_derivatives: int = 0
 
 
-# relu is tried in float64 alone, as tests/comparing.py says; at its kink no difference tells a
-# second derivative.
+# relu is tested in float64 only, for the reason that `over_numerics` in tests/helpers.py gives, and
+# once differentiated: finite differences across its kink are wrong.
 KINDS = (
     Kind((np.float32,), 1e-5, n_derivatives=1),
     Kind((np.float64,), 1e-12, n_derivatives=2),
@@ -43,16 +43,16 @@ KINDS = (
 
 
 class Fuzzed(NamedTuple):
-    """A call in its transformations, and how it is run at last."""
+    """A transformed call, its tolerance, and how it is run."""
 
     function: Checked
     tolerance: float
-    last: str
+    how: str
 
 
 @st.composite
 def fuzzed(draw: st.DrawFn) -> Fuzzed:
-    """Calls in up to three transformations."""
+    """Calls under up to three transformations."""
     kind = draw(st.sampled_from(KINDS))
     call = draw(calls(kind.activations))
     function = as_checked(call)
@@ -65,39 +65,39 @@ def fuzzed(draw: st.DrawFn) -> Fuzzed:
     function = function._replace(args=args)
     n_derivatives = 0
     for _ in range(draw(st.sampled_from([0, 1, 2, 3, 2, 3]))):
-        ways = ["same", "mapped", "mapped"]
-        ways += ["derivative"] * (3 if n_derivatives < kind.n_derivatives else 0)
-        way = draw(st.sampled_from(ways))
-        if way == "same":
-            function = checked.same(function, draw(st.sampled_from(list(checked.SAME))))
-        elif way == "mapped":
+        kinds = ["wrapped", "mapped", "mapped"]
+        kinds += ["differentiated"] * (3 if n_derivatives < kind.n_derivatives else 0)
+        drawn = draw(st.sampled_from(kinds))
+        if drawn == "wrapped":
+            function = checked.wrapped(function, draw(st.sampled_from(list(checked.WRAPPERS))))
+        elif drawn == "mapped":
             function = draw(maps(function, call))
         else:
             n_derivatives += 1
             function = draw(derivatives(function))
-    # Differences hold less than the oracle's own gradients.
+    # Finite differences, which give second derivatives, are less exact than the oracle's gradients.
     tolerance = 1e-8 if n_derivatives > 1 else kind.tolerance
-    last = draw(st.sampled_from(["jit", "jit", "jit", "jit", "op by op", "without jit"]))
-    return Fuzzed(function, tolerance, last)
+    how = draw(st.sampled_from(["jit", "jit", "jit", "jit", "op by op", "without jit"]))
+    return Fuzzed(function, tolerance, how)
 
 
 @st.composite
 def maps(draw: st.DrawFn, function: Checked, call: Call) -> Checked:
-    """The function mapped over up to three variations of some of its arguments."""
-    name = draw(st.sampled_from(list(checked.MAPS)))
+    """The function mapped over one to three variations of some of its arguments."""
+    way = draw(st.sampled_from(list(checked.MAPS)))
     allowed = [key for key in function.args if not (call.poisoned and key == "lengths")]
-    axis = checked.MAPS[name]
+    axis = checked.MAPS[way]
     over = draw(st.lists(st.sampled_from(allowed), min_size=1, unique=True))
     size = draw(st.integers(1, 3))
     stacks = {
         key: np.stack([_varied(function.args[key], i, call.n_steps) for i in range(size)], axis)
         for key in over
     }
-    return checked.mapped(function, name, over, stacks)
+    return checked.mapped(function, way, over, stacks)
 
 
 def _varied(array: Any, i: int, n_steps: int) -> Any:
-    """Another array that is valid where this one is, and exact where it is."""
+    """The array itself or a variation of it, as valid and as exactly held by its dtype."""
     if array.dtype == np.bool_:
         return [array, ~array, np.flip(array)][i]
     if checked.is_floating(array):
@@ -107,7 +107,7 @@ def _varied(array: Any, i: int, n_steps: int) -> Any:
 
 @st.composite
 def derivatives(draw: st.DrawFn, function: Checked) -> Checked:
-    """Its gradient or its derivative along a tangent, by some of its arguments."""
+    """The gradient of the function, or its derivative along a tangent, by some arguments."""
     by = draw(st.lists(st.sampled_from(function.by), min_size=1, unique=True))
     dtype = function.args[by[0]].dtype
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -116,16 +116,15 @@ def derivatives(draw: st.DrawFn, function: Checked) -> Checked:
         return (random.integers(-16, 17, np.shape(array)) / 16).astype(dtype)
 
     weights = [like(leaf) for leaf in jax.tree.leaves(function.expected(function.args))]
-    names = list(checked.ALONG) + (list(checked.GRADIENTS) if function.pull is not None else [])
-    name = draw(st.sampled_from(names))
-    if name in checked.GRADIENTS:
-        return checked.gradient(function, name, by, weights)
-    return checked.along(function, name, by, weights, [like(function.args[key]) for key in by])
+    ways = [*checked.ALONG, *(checked.GRADIENTS if function.gradients is not None else ())]
+    way = draw(st.sampled_from(ways))
+    tangent = [like(function.args[key]) for key in by] if way in checked.ALONG else []
+    return checked.differentiated(function, way, by, weights, tangent)
 
 
 @settings(max_examples=N_EXAMPLES)
 @given(fuzzed())
-def test_calls_in_transformations_are_the_oracles(case: Fuzzed) -> None:
+def test_transformed_calls_are_the_oracles(case: Fuzzed) -> None:
     if not next(COUNT) % 100:
         jax.clear_caches()  # each example compiles programs of its own
     function, args = case.function, case.function.args
@@ -133,8 +132,8 @@ def test_calls_in_transformations_are_the_oracles(case: Fuzzed) -> None:
     with (
         jax.enable_x64(x64),
         jax.numpy_dtype_promotion("standard"),
-        jax.disable_jit(case.last == "without jit"),
+        jax.disable_jit(case.how == "without jit"),
     ):
-        run = jax.jit(function.run) if case.last == "jit" else function.run
+        run = jax.jit(function.run) if case.how == "jit" else function.run
         actual = run(args)
     assert_close(actual, function.expected(args), case.tolerance)

@@ -1,4 +1,4 @@
-"""Bad calls of all public functions: each is told which argument is wrong."""
+"""Any bad call of any public function is told which argument is wrong."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ENOUGH = max(200, settings().max_examples)
 
 
 class BadCall(NamedTuple):
-    """A call, the arguments that are wrong, and how it is run."""
+    """A call, the names of the arguments that are wrong, and how it is run."""
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
@@ -37,7 +37,7 @@ def bad(draw: st.DrawFn) -> BadCall:
         try:
             arguments = replaced(arguments, place, draw(st.sampled_from(faults[place])))
         except (AttributeError, IndexError, TypeError):
-            continue  # the other fault left no such place
+            continue  # the first fault has removed this place
         names.append([part for part in place if isinstance(part, str)][-1])
     how = draw(st.sampled_from(["plain", "in jit", "without jit"]))
     return BadCall(function, arguments, names, how)

@@ -1,10 +1,7 @@
-"""Many hosts, as processes of `jax.distributed` on this one.
-
-What a step of training gives there is what it gives in this process, and one that is killed ends
-the others.
-"""
+"""Many hosts, here processes, give the results of one, and one that dies ends the others."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,17 +13,23 @@ import jax
 import numpy as np
 import pytest
 
-from bench.scale import free_address
 from tests import on_hosts
-from tests.comparing import assert_close
+from tests.helpers import assert_close
 
 Processes = list[subprocess.Popen[bytes]]
 Start = Callable[[str, int, int], Processes]
 
 
+def free_address() -> str:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `on_hosts.py` in so many processes of so many devices; none outlives the test."""
+    """Starts `on_hosts.py` in processes, each with some devices, and kills them after the test."""
     processes: Processes = []
 
     def start(program: str, n_processes: int, n_devices: int) -> Processes:
@@ -50,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, folder: Path) -> None:
-    """Fail, and say what the processes said, where it takes longer than that."""
+    """Fail with the output of the processes if the condition takes longer than that."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s\n{logs(folder)}"
@@ -62,7 +65,7 @@ def has_ended(*processes: subprocess.Popen[bytes]) -> bool:
 
 
 def statuses(processes: Processes, seconds: float, folder: Path) -> list[int]:
-    """How each ended, which all must do in time."""
+    """The exit status of each process, all of which must end in time."""
     wait_for(lambda: all(map(has_ended, processes)), seconds, folder)
     return [each.returncode for each in processes]
 
@@ -71,46 +74,40 @@ def logs(folder: Path) -> str:
     return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.log")))
 
 
-def assert_kept(folder: Path, processes: Processes, expected: Any) -> None:
-    """Every process ends well and has the numbers of the single one."""
+def assert_written(folder: Path, processes: Processes, expected: Any) -> None:
+    """Every process succeeds and has written the expected numbers."""
     assert statuses(processes, 120, folder) == [0] * len(processes), logs(folder)
     for i in range(len(processes)):
         with np.load(folder / f"{i}.npz") as arrays:
             assert_close(list(arrays.values()), jax.tree.leaves(expected), 1e-6)
 
 
-@pytest.mark.parametrize(("n_processes", "n_devices"), [(2, 2)])
-def test_a_step_is_that_of_one_process(
-    start: Start, tmp_path: Path, n_processes: int, n_devices: int
-) -> None:
-    """With a batch, also one of all lengths, and with parameter sets, shared among all devices."""
-    processes = start("step", n_processes, n_devices)
+def test_a_step_is_that_of_one_process(start: Start, tmp_path: Path) -> None:
+    """With a shared batch, with and without lengths, and with shared parameter sets."""
+    processes = start("step", 2, 2)
     params, stack, x = on_hosts.arguments()
     of_lengths = on_hosts.gradient_of_layers(params, x, on_hosts.LENGTHS)
     expected = on_hosts.update(params, x), on_hosts.update_sets(stack, x), of_lengths
-    assert_kept(tmp_path, processes, expected)
+    assert_written(tmp_path, processes, expected)
 
 
 @pytest.mark.parametrize(("n_processes", "n_devices"), [(1, 2), (2, 1)])
-def test_the_code_of_the_readme(
+def test_the_code_of_the_readme_gives_what_it_gives_on_one_device(
     start: Start, tmp_path: Path, n_processes: int, n_devices: int
 ) -> None:
-    """On two devices and on two hosts it does what it does on one."""
+    """On two devices and on two hosts."""
     processes = start("readme", n_processes, n_devices)
-    expected = on_hosts.kept_of_readme(on_hosts.run_readme())
-    assert_kept(tmp_path, processes, expected)
+    expected = on_hosts.results_of_readme(on_hosts.run_readme())
+    assert_written(tmp_path, processes, expected)
 
 
-@pytest.mark.parametrize(("victim", "n_processes"), [(0, 2), (1, 2)])
-def test_a_killed_process_ends_the_others(
-    start: Start, tmp_path: Path, victim: int, n_processes: int
-) -> None:
-    """Within JAX's own timeouts, the one that coordinates, which is the first, as any other."""
-    processes = start("train", n_processes, 1)
-    trains = [tmp_path / f"{i}.trains" for i in range(n_processes)]
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other(start: Start, tmp_path: Path, victim: int) -> None:
+    """Within JAX's timeouts, whether it is the first, which coordinates, or another."""
+    processes = start("train", 2, 1)
+    trains = [tmp_path / f"{i}.trains" for i in range(2)]
     wait_for(lambda: has_ended(*processes) or all(map(Path.exists, trains)), 120, tmp_path)
     assert not has_ended(*processes), logs(tmp_path)
     processes[victim].kill()
-    others = [each for each in processes if each is not processes[victim]]
-    assert 0 not in statuses(others, 30, tmp_path), logs(tmp_path)
+    assert 0 not in statuses([processes[1 - victim]], 30, tmp_path), logs(tmp_path)
     assert "error" in logs(tmp_path).lower()

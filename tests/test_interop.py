@@ -1,4 +1,4 @@
-"""Parameters to and from other libraries: by names and shapes, and beside the real libraries."""
+"""Weights come from and go to other libraries, and give there what they give here."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -8,33 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn.initializers import zeros
 
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked
-from tests.comparing import assert_close, assert_equal
+from tests.helpers import assert_close, assert_equal, numbers, numbers_like
 
 N_FEATURES, N_NODES = 3, 4
-RANDOM = np.random.default_rng(0)
-X = RANDOM.uniform(-1, 1, (2, 6, N_FEATURES))
+(X,) = numbers((2, 6, N_FEATURES))
 LENGTHS = np.array([6, 3], np.int32)
 
 
 def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) -> Any:
-    with jax.enable_x64(True):
-        layers = init_stacked(
-            jax.random.key(n_layers), N_FEATURES, (N_NODES,) * n_layers, bidirectional=bidirectional
-        )
-    return jax.tree.map(
-        lambda array: RANDOM.uniform(-0.5, 0.5, array.shape),
-        layers if biased else without_bias(layers),
+    shapes = init_stacked(
+        jax.random.key(0),
+        N_FEATURES,
+        (N_NODES,) * n_layers,
+        bidirectional=bidirectional,
+        b_init=zeros if biased else None,
     )
-
-
-def without_bias(layers: Any) -> Any:
-    return jax.tree.map(
-        lambda params: params._replace(b=None),
-        layers,
-        is_leaf=lambda each: isinstance(each, RNNParams),
-    )
+    return jax.tree.map(lambda array: array / 2, numbers_like(shapes, seed=n_layers))
 
 
 PARAMS = network(1)[0]
@@ -57,7 +49,7 @@ ROUND_TRIPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Any]] =
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
 def test_what_goes_out_comes_back(name: str, dtype: Any) -> None:
-    """To the bit, in the same dtype, and in memory of its own."""
+    """To the last bit, in the same dtype, and in memory of its own."""
     to, back, ours = ROUND_TRIPS[name]
     ours = jax.tree.map(lambda array: array.astype(dtype), ours)
     theirs = to(ours)
@@ -68,7 +60,7 @@ def test_what_goes_out_comes_back(name: str, dtype: Any) -> None:
 
 
 def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
-    state_dict = interop.to_torch((PARAMS, network(1)[0]._replace(wx=PARAMS.wh, b=None)))
+    state_dict = interop.to_torch((PARAMS, network(2)[1]._replace(b=None)))
     assert_equal(state_dict["bias_ih_l1"], np.zeros(N_NODES))
     state_dict["bias_hh_l0"] = np.ones(N_NODES)
     assert_equal(interop.from_torch(state_dict)[0].b, PARAMS.b + 1)  # type: ignore[union-attr]
@@ -81,7 +73,7 @@ def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
 
 
 def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Without the entries that are changed to None."""
+    """The entries with changes; None removes one."""
     return {key: value for key, value in (entries | changes).items() if value is not None}
 
 
@@ -261,13 +253,13 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(name: str) -> None:
+def test_the_error_says_what_is_wrong(name: str) -> None:
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
 
 
-# Beside the real libraries.
+# Beside the real libraries
 
 
 def with_library(*modules: str) -> pytest.MarkDecorator:
@@ -309,6 +301,7 @@ def test_torch(
     """States, last states and gradients, of whole and of packed sequences."""
     import torch
 
+    torch.manual_seed(0)
     rnn = torch.nn.RNN(
         N_FEATURES,
         N_NODES,
@@ -323,7 +316,7 @@ def test_torch(
     if lengths is not None:
         pack = torch.nn.utils.rnn.pack_padded_sequence
         x = pack(x, torch.from_numpy(lengths), batch_first, enforce_sorted=False)
-    h_0 = RANDOM.uniform(-1, 1, (n_layers * (1 + bidirectional), 2, N_NODES))
+    (h_0,) = numbers((n_layers * (1 + bidirectional), 2, N_NODES), seed=1)
     states, h_n = rnn(x, torch.from_numpy(h_0))
     if lengths is not None:
         states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first)
@@ -345,7 +338,7 @@ def test_torch(
     in_torch = interop.to_torch(ours)
     assert in_torch.keys() == theirs.keys() == rnn.state_dict().keys()
     for key in theirs:
-        # Both biases of torch have the gradient of their sum.
+        # Each of torch's two biases has the gradient of their sum.
         assert_close(in_torch[key.replace("bias_hh", "bias_ih")], theirs[key], 1e-11)
 
     rnn.load_state_dict(
@@ -378,7 +371,7 @@ def half_square(last: Any) -> Any:
 
 @pytest.fixture
 def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Which leans on implicit promotion of ranks."""
+    """Keras on JAX, which needs implicit promotion of ranks."""
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with jax.numpy_rank_promotion("allow"):
         yield
@@ -386,12 +379,13 @@ def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @with_library("keras")
 @pytest.mark.usefixtures("keras_on_jax")
-@pytest.mark.filterwarnings("ignore")  # Keras's own
+@pytest.mark.filterwarnings("ignore")  # those of Keras
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("biased", [True, False])
 def test_keras(activation: str, biased: bool) -> None:
     import keras
 
+    keras.utils.set_random_seed(0)
     layer = keras.layers.SimpleRNN(N_NODES, activation=activation, use_bias=biased)
     layer.build(X.shape)
     ours = interop.from_keras({each.name: each.numpy() for each in layer.weights})
@@ -464,7 +458,7 @@ def test_nnx(activation: str) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 def test_onnx(direction: str, activation: str) -> None:
-    """Which knows sequences of different lengths, but no gradient."""
+    """With sequences of different lengths; ONNX Runtime gives no gradients."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""Layers in both directions and networks of layers: against the oracle and against each other."""
+"""Networks of layers, in one direction or both, are the oracle's, with every option."""
 
 from functools import partial
 from typing import Any, cast
@@ -14,42 +14,46 @@ from jax.nn.initializers import constant, glorot_uniform
 from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import DIRECTIONS, Sizes, StackedCase
-from tests.comparing import assert_close, assert_equal
-from tests.test_masks import ACTIVATIONS, MASKS, WAYS, X, curvature, own_tanh
+from tests.helpers import (
+    ACTIVATIONS,
+    MASKS,
+    WAYS,
+    X,
+    assert_close,
+    assert_equal,
+    at,
+    curved,
+    own_tanh,
+)
 
 SIZES = Sizes((2, 3), 6, 3, 4)
-NETWORK: Any
-FORWARD_ONLY: Any
-NETWORK, FORWARD_ONLY = (
-    jax.tree.map(
-        np.float64,
-        init_stacked(
-            jax.random.key(0), 3, (4, 5), bidirectional=bidirectional, wx_init=glorot_uniform()
-        ),
-    )
-    for bidirectional in (True, False)
-)
+
+
+def network(bidirectional: bool) -> Any:
+    wx_init, key = glorot_uniform(), jax.random.key(0)
+    layers = init_stacked(key, 3, (4, 5), bidirectional=bidirectional, wx_init=wx_init)
+    return jax.tree.map(np.float64, layers)
+
+
+NETWORK, FORWARD_ONLY = network(True), network(False)
 
 
 @partial(jax.jit, static_argnames=("activation", "reverse", "checkpoint_every"))
 def all_of(case: StackedCase, cotangents: Any, **options: Any) -> Any:
-    """Values, and the gradients by layers, x and h0 of a loss that weighs all of them."""
+    """All values, and the gradients by layers, x and h0 of their sum weighted by cotangents."""
     out, pull = jax.vjp(partial(rnn_stacked, **options), *case)
     return out, pull(cotangents)
 
 
 @pytest.mark.parametrize(
     ("directions", "activation", "reverse", "every"),
-    [
-        *((directions, "tanh", False, None) for directions in DIRECTIONS),
-        ((2,), "sine", True, 4),
-    ],
+    [*((directions, "tanh", False, None) for directions in DIRECTIONS), ((2,), "silu", True, 4)],
 )
 @given(data=st.data())
 def test_values_and_gradients_are_the_oracles(
     directions: Any, activation: str, reverse: bool, every: int | None, data: st.DataObject
 ) -> None:
-    """With NaN in the padding, which the oracle does not see, and once with checkpoints."""
+    """With NaN in the padding, which the oracle never reads, and once with checkpoints."""
     cases = strategies.stacked_cases(
         sizes=st.just(SIZES), directions=st.just(directions), dtype=np.float64
     )
@@ -77,7 +81,7 @@ def test_values_and_gradients_are_the_oracles(
 
 
 def with_zeros_written_out(case: StackedCase) -> StackedCase:
-    """The same call, but of one structure whatever was drawn."""
+    """The same call with zeros in place of missing biases and initial states."""
 
     def filled(params: RNNParams[Any]) -> RNNParams[Any]:
         return params._replace(b=np.zeros(SIZES.n_nodes) if params.b is None else params.b)
@@ -97,14 +101,14 @@ def test_any_call_is_the_oracles(case: StackedCase) -> None:
 
 
 def test_the_rule_is_jaxs_own_derivative() -> None:
-    """To second order, through both kinds of layers; of own_tanh, JAX differentiates every step."""
+    """To second order, through layers of one and of two directions."""
     network = FORWARD_ONLY[0], (FORWARD_ONLY[1],) * 2
 
     def differentiated(activation: Any) -> Any:
         def loss(layers: Any, x: Any, h0: Any) -> Any:
             masks: Any = MASKS
             out = rnn_stacked(layers, x, (h0, None), activation=activation, **masks)
-            return sum(map(curvature, jax.tree.leaves(out)))
+            return sum(map(curved, jax.tree.leaves(out)))
 
         way = WAYS["forward over reverse"](loss)
         with jax.enable_x64(True):
@@ -113,7 +117,7 @@ def test_the_rule_is_jaxs_own_derivative() -> None:
     assert_close(differentiated(jnp.tanh), differentiated(own_tanh), 1e-11)
 
 
-def test_a_bidirectional_layer_is_two_runs() -> None:
+def test_a_bidirectional_layer_runs_once_in_each_direction() -> None:
     forward, backward = NETWORK[0]
     masks: Any = MASKS
     out = rnn_bidirectional((forward, backward), X, (0.5, None), **masks)
@@ -138,7 +142,7 @@ def test_running_on_is_running_whole(cut: int) -> None:
 
 
 def test_under_vmap() -> None:
-    """Over networks, x, lengths and keys."""
+    """Over networks, x, lengths and keys at once."""
     keys = jax.random.split(jax.random.key(3), 2)
     networks = jax.vmap(lambda key: init_stacked(key, 3, (4, 5), bidirectional=True))(keys)
 
@@ -148,12 +152,11 @@ def test_under_vmap() -> None:
     args: Any = networks, X[:, 0], MASKS["lengths"][:, 0], keys
     out = jax.vmap(run)(*args)
     for i in range(2):
-        one, expected = jax.tree.map(lambda array, i=i: array[i], (out, args))
-        assert_close(one, run(*expected), 1e-6)
+        assert_close(at(out, i), run(*at(args, i)), 1e-6)
 
 
 def test_dropout_is_between_layers() -> None:
-    """Seen through a layer that gives back what it gets: relu of the identity."""
+    """Seen through layers that return their input: relu with wx the identity."""
     of_positive = RNNParams(np.ones((3, 500)), np.zeros((500, 500)), np.ones(500))
     identity = RNNParams(np.eye(500), np.zeros((500, 500)), np.zeros(500))
     x = np.abs(X[0])
@@ -167,8 +170,8 @@ def test_dropout_is_between_layers() -> None:
     scales = np.asarray(dropped.h / whole.h)
     stays = scales > 0
     np.testing.assert_allclose(scales, np.where(stays, 1 / 0.75, 0), rtol=1e-6)
-    assert abs(stays.mean() - 0.75) < 0.02  # of 9000 draws, whose deviation is 0.005
-    assert 0 < stays[:, 0].mean() < 1  # each step, sequence and node by itself
+    assert abs(stays.mean() - 0.75) < 0.02  # the mean of 9000 draws, within 0.005 or so
+    assert 0 < stays[:, 0].mean() < 1  # drawn anew for each step, sequence and node
     assert 0 < stays[:, :, 0].mean() < 1
     assert_equal(dropped.last[0], whole.last[0])
     assert_equal(run(key, of_positive, identity), dropped)
@@ -180,7 +183,7 @@ def test_dropout_is_between_layers() -> None:
     below = jax.vjp(lambda layer: run(None, layer).h, of_positive)
     assert_close(gradient, below[1](jnp.where(stays, 1 / jnp.float32(0.75), 0))[0], 1e-4)
     factors = np.asarray(twice.h / whole.h)
-    assert abs((factors == 0).mean() - (1 - 0.75**2)) < 0.02  # each gap by itself
+    assert abs((factors == 0).mean() - (1 - 0.75**2)) < 0.02  # drawn anew between each two layers
 
 
 def test_initialisation() -> None:
@@ -202,7 +205,7 @@ def test_initialisation() -> None:
     assert jax.tree.leaves(narrow[1])[0].shape == (400, 4)
     squares = [params.wh for params in jax.tree.leaves(NETWORK, is_leaf=is_params)]
     drawn = np.concatenate([np.ravel(wh) for wh in squares])
-    assert len(np.unique(drawn)) == len(drawn)  # no two of them from one key
+    assert len(np.unique(drawn)) == len(drawn)  # each array has a key of its own
 
 
 def is_params(each: Any) -> bool:
@@ -308,13 +311,13 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(name: str) -> None:
+def test_the_error_says_what_is_wrong(name: str) -> None:
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
 
 
-def test_where_it_is_wrong_is_noted() -> None:
+def test_the_error_notes_which_layer_is_wrong() -> None:
     with pytest.raises(ValueError, match="x has 8 features") as raised:
         rnn_stacked((NETWORK[0], FORWARD_ONLY[1]), X)
     assert "in layers[1], whose x is h of layers[0]" in note(raised.value)
@@ -338,11 +341,3 @@ def test_inside_shard_map(mask: Any) -> None:
     )
     network, x = jax.tree.map(np.float32, (NETWORK, X))
     assert_close(jax.jit(run_sharded)(network, x, mask), run(network, x, mask), 1e-6)
-
-
-def test_each_layer_has_a_dtype_of_its_own() -> None:
-    with jax.numpy_dtype_promotion("standard"):
-        narrow = jax.tree.map(lambda array: jnp.asarray(array, jnp.bfloat16), FORWARD_ONLY[0])
-        wide = jax.tree.map(np.float32, FORWARD_ONLY[1])
-        out = rnn_stacked((narrow, wide), jnp.asarray(X, jnp.bfloat16))
-    assert [out.h.dtype, out.last[0].dtype] == [jnp.float32, jnp.bfloat16]

@@ -1,8 +1,9 @@
-"""Many calls: from many threads at once, and one after another."""
+"""Later calls neither trace again nor take more memory, and any number of threads may call."""
 
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,33 +11,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states
+from jaxrnn import RNNParams, init_params, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle
-from tests.comparing import assert_close
+from tests.helpers import assert_close
 
-RANDOM = np.random.default_rng(0)
 N_THREADS = 8
 MEASURABLE = Path("/proc/self/statm").exists()
 
 
 def call(i: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """A function, parameters, inputs and options of sizes that nothing else has."""
+    """A call whose sizes no other has: whether of `rnn_states`, parameters, inputs and options."""
     n_features, n_nodes, n_steps = 2 + i % 3, 3 + i, 7 + i
-    draw = RANDOM.uniform
+    random = np.random.default_rng(i)
+    draw = random.uniform
     params = RNNParams(
         draw(-0.3, 0.3, (n_features, n_nodes)), draw(-0.3, 0.3, (n_nodes, n_nodes)), None
     )
     options: dict[str, Any] = {"reverse": i % 2 == 0}
     if i % 3 == 0:
-        options["lengths"] = RANDOM.integers(0, n_steps, 5, endpoint=True)
+        options["lengths"] = random.integers(0, n_steps, 5, endpoint=True)
     if i % 3 == 1:
-        options["resets"] = RANDOM.random((5, n_steps)) < 0.3
+        options["resets"] = random.random((5, n_steps)) < 0.3
     return i % 2, params, draw(-1, 1, (5, n_steps, n_features)), options
 
 
 def test_from_many_threads_at_once() -> None:
-    """First calls, which compile, and later ones; values and gradients."""
+    """First calls, which compile, and later ones."""
     calls = [call(i) for i in range(N_THREADS)]
     together = threading.Barrier(N_THREADS)
 
@@ -64,12 +66,51 @@ def test_from_many_threads_at_once() -> None:
         assert_close(result, expected, 1e-5)
 
 
+class CountingTanh:
+    """A tanh that counts how often it is traced."""
+
+    def __init__(self) -> None:
+        self.n_traces = 0
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        self.n_traces += 1
+        return jnp.tanh(a)
+
+
+CALLS: dict[str, Callable[..., Callable[..., Any]]] = {
+    "step": lambda f: lambda params, x, h0: rnn_step(params, h0, x[:, 0], activation=f),
+    "forward": lambda f: lambda *args: rnn_forward(*args, activation=f),
+    "states": lambda f: lambda *args: rnn_states(*args, activation=f),
+    "jit": lambda f: jax.jit(lambda *args: rnn_forward(*args, activation=f)),
+    "jit of grad": lambda f: jax.jit(
+        jax.grad(lambda *args: jnp.sum(rnn_forward(*args, activation=f)))
+    ),
+    "jit of vmap": lambda f: jax.jit(
+        jax.vmap(lambda *args: rnn_forward(*args, activation=f), in_axes=(None, 0, 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_second_call_traces_nothing(call: Callable[..., Callable[..., Any]]) -> None:
+    activation = CountingTanh()
+    function = call(activation)
+    args: Any = init_params(jax.random.key(0), 2, 4), np.ones((5, 6, 2)), np.ones((5, 4))
+    function(*args)
+    n_traces = activation.n_traces
+    assert n_traces > 0
+    function(*jax.tree.map(lambda array: array / 2, args))
+    assert activation.n_traces == n_traces, "the same shapes were traced again"
+    function(init_params(jax.random.key(0), 2, 7), np.ones((5, 6, 2)), np.zeros((5, 7)))
+    assert activation.n_traces > n_traces, "other shapes must be traced"
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def test_calls_neither_trace_again_nor_grow() -> None:
-    """With the same shapes: outside any `jax.jit`, and inside the user's own."""
+    """With the same shapes, outside any `jax.jit` and inside the caller's."""
     _, params, x, options = call(0)
     gradient = jax.jit(jax.grad(lambda *args: jnp.sum(rnn_forward(*args, **options))))
 
@@ -83,11 +124,11 @@ def test_calls_neither_trace_again_nor_grow() -> None:
     with jax.no_tracing(True):
         run(10_000)
     if MEASURABLE:
-        assert resident_bytes() - before < 4 << 20  # one kilobyte a call would be ten megabytes
+        assert resident_bytes() - before < 4 << 20  # a kilobyte a call would be ten megabytes
 
 
 def call_with_new_activations(n: int) -> list[weakref.ref[Any]]:
-    """References to the functions, each of which is given to one call."""
+    """Weak references to the activations, each of which is given to one call."""
     _, params, x, _ = call(0)
     references = []
     for _ in range(n):
@@ -101,7 +142,7 @@ def call_with_new_activations(n: int) -> list[weakref.ref[Any]]:
 
 
 def test_clearing_caches_frees_new_activations() -> None:
-    """As README.md says: JAX keeps each with its compilation until its caches are cleared."""
+    """JAX keeps each, with its compilation, until its caches are cleared."""
     references = call_with_new_activations(5)
     gc.collect()
     assert all(reference() is not None for reference in references)
@@ -112,5 +153,5 @@ def test_clearing_caches_frees_new_activations() -> None:
     for _ in range(4):
         call_with_new_activations(5)
         jax.clear_caches()
-    if MEASURABLE:  # kept, 15 of them would take some 25 megabytes more
+    if MEASURABLE:  # if they were kept, 15 more would take some 25 megabytes
         assert resident_bytes() - before < 4 << 20

@@ -1,4 +1,4 @@
-"""Numbers at the edges, as the oracle has them; and the same numbers whatever else is computed."""
+"""Extreme numbers give what they give in the oracle; any batch and any run gives the same."""
 
 import hashlib
 import subprocess
@@ -14,31 +14,31 @@ import pytest
 
 from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle
-from tests.comparing import assert_equal
+from tests.helpers import assert_equal, at, numbers
 
 ARCTAN = oracle.Differentiable(np.arctan, lambda a: 1 / (1 + a * a))
-# relu is tried in float64 alone, for the reason in tests/comparing.py; arctan is differentiated
-# step by step.
+# relu is tested in float64 only, for the reason that `over_numerics` in tests/helpers.py gives.
+# arctan is differentiated step by step.
 NUMERICS: dict[str, tuple[Any, float, Any, oracle.Differentiable]] = {
     "tanh-float32": (np.float32, 1e-5, jnp.tanh, oracle.TANH),
     "relu-float64": (np.float64, 1e-12, jax.nn.relu, oracle.RELU),
     "arctan-float64": (np.float64, 1e-12, jnp.arctan, ARCTAN),
 }
-# Products as sums, steps written out, and products of a library: batch, steps, features, nodes.
+# Batch, steps, features and nodes: where products are written as sums, where steps are written out
+# without a loop, and where products are left to a library.
 SIZES = {"small": (3, 7, 2, 4), "few": (3, 3, 2, 4), "wide": (3, 7, 17, 33)}
 ARGUMENTS = ("wx", "wh", "b", "x", "h0")
 
 
 def arguments(sizes: tuple[int, ...], dtype: Any, seed: int = 0) -> tuple[Any, Any]:
-    """Of a network that does not amplify: wx, wh, b, x, h0, and cotangents of all states."""
+    """wx, wh, b, x and h0 of a network that contracts, and cotangents of all states."""
     batch, n_steps, n_features, n_nodes = sizes
-    uniform = np.random.default_rng(seed).uniform
-    shapes = [(n_features, n_nodes), (n_nodes, n_nodes), (n_nodes,), (batch, n_steps, n_features)]
-    drawn = [uniform(-1, 1, shape) for shape in [*shapes, (batch, n_nodes)]]
-    drawn[0] /= n_features
-    drawn[1] /= np.sqrt(n_nodes)
-    g = uniform(-1, 1, (batch, n_steps, n_nodes)).astype(dtype)
-    return tuple(each.astype(dtype) for each in drawn), g
+    of_params = (n_features, n_nodes), (n_nodes, n_nodes), (n_nodes,)
+    others = (batch, n_steps, n_features), (batch, n_nodes), (batch, n_steps, n_nodes)
+    wx, wh, *rest = numbers(*of_params, *others, seed=seed)
+    drawn = wx / n_features, wh / np.sqrt(n_nodes), *rest
+    *arrays, g = (each.astype(dtype) for each in drawn)
+    return tuple(arrays), g
 
 
 @partial(jax.jit, static_argnames="activation")
@@ -83,7 +83,7 @@ def assert_oracles(got: Any, expected: Any, tolerance: float) -> None:
     ],
 )
 def test_one_number_out_of_range(numerics: str, size: str) -> None:
-    """NaN, infinite or huge, in each argument: what it reaches, it reaches in the oracle."""
+    """NaN, an infinity or 1e4 in each argument in turn."""
     dtype, tolerance, activation, activation_in_oracle = NUMERICS[numerics]
     for i in range(len(ARGUMENTS)):
         for value in (np.nan, np.inf, -np.inf, 1e4):
@@ -96,7 +96,7 @@ def test_one_number_out_of_range(numerics: str, size: str) -> None:
 
 @pytest.mark.parametrize("numerics", NUMERICS)
 def test_zeros_of_either_sign(numerics: str) -> None:
-    """All of an argument, and all arguments: relu's derivative is taken at its kink."""
+    """In each argument and in all of them: relu's derivative is then taken at its kink."""
     dtype, tolerance, activation, activation_in_oracle = NUMERICS[numerics]
     for zeros in (*((i,) for i in range(len(ARGUMENTS))), range(len(ARGUMENTS))):
         for zero in (0.0, -0.0):
@@ -111,7 +111,7 @@ def test_zeros_of_either_sign(numerics: str) -> None:
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends may keep them")
 @pytest.mark.parametrize("size", SIZES)
 def test_denormals_are_zeros(size: str) -> None:
-    """To XLA on CPUs; the oracle keeps them, as it shows where they meet weights of 1e30."""
+    """For XLA on CPUs. The oracle keeps them, which weights of 1e30 make visible."""
     for i in range(len(ARGUMENTS)):
         arrays, g = arguments(SIZES[size], np.float32)
         if i > 0:
@@ -126,7 +126,7 @@ def test_denormals_are_zeros(size: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_saturated_tanh(size: str) -> None:
-    """States of exactly one, and gradients of exactly zero, as the oracle has them."""
+    """States are exactly one and gradients exactly zero."""
     (wx, wh, b, x, h0), g = arguments(SIZES[size], np.float32)
     arrays = wx * np.float32(1e5), wh, b + np.sign(b) * np.float32(1e9), x, h0
     (last, a, h), gradients = all_of(arrays, g)
@@ -142,7 +142,7 @@ def test_saturated_tanh(size: str) -> None:
 
 @pytest.mark.parametrize("size", ["small", "few"])
 def test_relu_overflows_to_infinity(size: str) -> None:
-    """Where float32 does and float64 does not: states and gradients both."""
+    """States and gradients are the oracle's in float64, rounded to float32."""
     arrays, g = arguments(SIZES[size], np.float32)
     wx, wh, b, x, h0 = (np.abs(array) + np.float32(0.1) for array in arrays)
     arrays, g = (wx, wh * np.float32(1e25), b, x, h0), np.abs(g)
@@ -154,7 +154,7 @@ def test_relu_overflows_to_infinity(size: str) -> None:
     assert_oracles(all_of(arrays, g, activation=jax.nn.relu), wanted, 1e-5)
 
 
-# In units of float32's epsilon at the largest entry of each array, from 1 to 128 nodes.
+# In units of float32's epsilon of the largest entry of each array. Measured up to 128 nodes.
 BOUND = 16.0
 
 
@@ -165,61 +165,63 @@ def assert_near(got: Any, expected: Any) -> None:
         assert difference <= BOUND * np.finfo(np.float32).eps * largest
 
 
-def of_sequences(result: Any) -> Any:
-    """What each sequence has of its own: its states, and the gradients by x and h0."""
+def of_each_sequence(result: Any) -> Any:
+    """The states, and the gradients by x and h0, which have an entry for each sequence."""
     values, gradients = result
     return *values, *gradients[3:]
 
 
 @pytest.mark.parametrize("n_nodes", [22, 128])
-def test_a_sequence_is_itself_in_any_company(n_nodes: int) -> None:
-    """By itself, in batches, and under `jax.vmap` over sequences and over parameter sets."""
+def test_a_sequence_has_the_same_results_in_any_batch(n_nodes: int) -> None:
+    """Alone, in batches, and under `jax.vmap` over sequences and over parameter sets."""
     (*weights, x, h0), g = arguments((33, 6, 3, n_nodes), np.float32)
-    weights, whole = tuple(weights), of_sequences(all_of((*weights, x, h0), g))
+    weights, whole = tuple(weights), of_each_sequence(all_of((*weights, x, h0), g))
     for n in (1, 8):
-        part = of_sequences(all_of((*weights, x[:n], h0[:n]), g[:n]))
-        assert_near(part, jax.tree.map(lambda array: array[:n], whole))  # noqa: B023
+        part = of_each_sequence(all_of((*weights, x[:n], h0[:n]), g[:n]))
+        assert_near(part, at(whole, slice(n)))
 
     over_sequences = jax.vmap(all_of, in_axes=((None, None, None, 0, 0), 0))
-    assert_near(of_sequences(over_sequences((*weights, x, h0), g)), whole)
+    assert_near(of_each_sequence(over_sequences((*weights, x, h0), g)), whole)
 
     others, _ = arguments((33, 6, 3, n_nodes), np.float32, seed=1)
     sets = tuple(np.stack(pair) for pair in zip(weights, others, strict=False))
     over_sets = jax.vmap(all_of, in_axes=((0, 0, 0, None, None), None))
-    of_first = jax.tree.map(lambda array: array[0], over_sets((*sets, x, h0), g))
-    assert_near(of_first, all_of((*weights, x, h0), g))
+    assert_near(at(over_sets((*sets, x, h0), g), 0), all_of((*weights, x, h0), g))
 
 
 @pytest.mark.parametrize("n_nodes", [22, 128])
 def test_other_sequences_change_no_bit(n_nodes: int) -> None:
-    """What they hold; in which order they come changes no more than company does."""
+    """Whatever they hold; their order changes no more than their number does."""
     (*weights, x, h0), g = arguments((33, 6, 3, n_nodes), np.float32)
-    whole = of_sequences(all_of((*weights, x, h0), g))
+    whole = of_each_sequence(all_of((*weights, x, h0), g))
     own = np.arange(33) % 3 == 0
     for value in (np.nan, np.inf, np.finfo(np.float32).max, 0.0):
         among = np.where(own[:, None, None], x, np.float32(value))
         states = np.where(own[:, None], h0, np.float32(value))
-        changed = of_sequences(all_of((*weights, among, states), g))
-        assert_equal(*(jax.tree.map(lambda array: array[own], each) for each in (changed, whole)))
+        changed = of_each_sequence(all_of((*weights, among, states), g))
+        assert_equal(at(changed, own), at(whole, own))
 
-    order = np.random.default_rng(0).permutation(33)
-    permuted = of_sequences(all_of((*weights, x[order], h0[order]), g[order]))
-    assert_near(permuted, jax.tree.map(lambda array: array[order], whole))
+    order = np.argsort(numbers((33,))[0])
+    permuted = of_each_sequence(all_of((*weights, x[order], h0[order]), g[order]))
+    assert_near(permuted, at(whole, order))
 
 
 def bits() -> str:
-    """Of a call whose products several threads share."""
+    """A digest of the results of a call whose products are shared among threads."""
     arrays, g = arguments((33, 50, 17, 128), np.float32)
     results = jax.device_get(jax.tree.leaves(all_of(arrays, g)))
     return hashlib.sha256(b"".join(array.tobytes() for array in results)).hexdigest()
 
 
 def test_runs_repeat_to_the_last_bit() -> None:
-    """Values and gradients: in one process, and in another, compiled again."""
+    """Values and gradients, in this process and in another one, which runs this file."""
     first = bits()
     assert [bits() for _ in range(10)] == [first] * 10
-    script = "from tests.test_numerics import bits; print(bits())"
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-m", "tests.test_numerics"]
     root = Path(__file__).parent.parent
     run = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     assert run.stdout.strip() == first
+
+
+if __name__ == "__main__":
+    print(bits())

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxrnn import RNNParams, recurrence, rnn_bidirectional, rnn_forward, rnn_st
 from jaxrnn.options import OPTIONS, Options, Run
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
+from tests.helpers import README, numbers
 
 NAMES = {each.name for each in OPTIONS}
 
@@ -38,9 +38,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def call() -> tuple[RNNParams[Any], Any, Any]:
-    draw = np.random.default_rng(0).normal
-    params = RNNParams(draw(size=(2, 4)), draw(size=(4, 4)) / 2, draw(size=4))
-    return params, draw(size=(3, 6, 2)), draw(size=(3, 4))
+    wx, wh, b, x, h0 = numbers((2, 4), (4, 4), (4,), (3, 6, 2), (3, 4))
+    return RNNParams(wx, wh / 2, b), x, h0
 
 
 def test_the_record_and_the_signatures_have_the_same_options() -> None:
@@ -52,8 +51,7 @@ def test_the_record_and_the_signatures_have_the_same_options() -> None:
 
 
 def test_the_table_of_the_readme_has_each() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert {*re.findall(r"^\| `(\w+)=[\w.]+` \|", readme, flags=re.MULTILINE)} == NAMES
+    assert {*re.findall(r"^\| `(\w+)=[\w.]+` \|", README, flags=re.MULTILINE)} == NAMES
 
 
 def test_the_docstring_describes_each() -> None:

@@ -1,4 +1,4 @@
-"""The oracle, pinned by cases computed by hand and by finite differences, not by jaxrnn."""
+"""The oracle gives what hand calculation and finite differences give, without using jaxrnn."""
 
 import math
 from functools import partial
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxrnn import RNNParams
 from jaxrnn.testing import oracle, strategies
-from tests.comparing import WORKED_H_LAST, WORKED_PARAMS, WORKED_X, assert_close, assert_equal
+from tests.helpers import WORKED_H_LAST, WORKED_PARAMS, WORKED_X, assert_close, assert_equal
 
 IDENTITY = oracle.Differentiable(lambda a: a, np.ones_like)
 SINE = oracle.Differentiable(np.sin, np.cos)
@@ -23,10 +23,10 @@ def test_the_notebooks_worked_example() -> None:
     np.testing.assert_array_equal(np.round(h, 8), WORKED_H_LAST)
 
 
-# One node, one feature, two steps, activation a^3, all by hand:
+# One node, one feature, two steps, and a^3 as activation, computed by hand:
 #   a_1 = 2*3 + (-1)*1 + 1 = 6        h_1 = 216
 #   a_2 = 1*3 + 216*1 + 1 = 220       h_2 = 220^3
-# and for the loss 5 h_2 + 7 a_1 + 11 h_1:
+# and with the loss 5 h_2 + 7 a_1 + 11 h_1:
 #   ga_2 = 5 * 3 * 220^2 = 726000
 #   gh_1 = 11 + ga_2 * 1 = 726011     ga_1 = 7 + 3 * 6^2 * gh_1 = 78409195
 SCALAR = RNNParams(np.array([[3.0]]), np.array([[1.0]]), np.array([1.0]))
@@ -79,7 +79,7 @@ def test_gradients_by_hand() -> None:
 
 
 def test_which_axis_is_which() -> None:
-    """One step of the identity with distinct numbers: rows are where from, columns where to."""
+    """One step with distinct numbers: weights have a row for each input, a column for each node."""
     params = RNNParams(
         np.array([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]]),
         np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]) * 1000,
@@ -90,11 +90,9 @@ def test_which_axis_is_which() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
-    [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))],
-    ids=["wh", "b"],
+    "params", [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))], ids=["wh", "b"]
 )
-def test_a_specification_does_not_broadcast_weights(params: RNNParams[Any]) -> None:
+def test_weights_do_not_broadcast(params: RNNParams[Any]) -> None:
     with pytest.raises(AssertionError):
         oracle.rnn_forward(params, [[2.0]])
 
@@ -112,7 +110,7 @@ def test_tanh_and_its_derivative() -> None:
 
 
 def test_no_steps() -> None:
-    """The last state is h0 and so is its gradient."""
+    """The last state is h0, and the gradient by h0 is that by the last state."""
     x = np.zeros((2, 0, 1))
     assert_equal(oracle.rnn_forward(SCALAR, x, [3.0]), np.array([[3.0], [3.0]]))
     got = oracle.rnn_gradients(SCALAR, x, [3.0], g_last=[[1.0], [10.0]])
@@ -123,7 +121,7 @@ def test_no_steps() -> None:
 @pytest.mark.parametrize("activation", [oracle.TANH, SINE], ids=["tanh", "sine"])
 @given(data=st.data())
 def test_gradients_are_finite_differences(activation: oracle.Differentiable, data: Any) -> None:
-    """Of the whole loss, along a random direction in all arguments at once."""
+    """Along a random direction in all arguments at once."""
     case = data.draw(strategies.cases(dtype=np.float64))
     arrays: Any = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]
     *batch, n_steps, _ = case.x.shape

@@ -1,4 +1,4 @@
-"""What `import jaxrnn` gives, and what it does not pull in."""
+"""`import jaxrnn` gives documented functions, and needs JAX and NumPy alone."""
 
 import inspect
 import subprocess

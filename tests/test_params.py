@@ -1,4 +1,4 @@
-"""init_params: what it draws, for which sizes and types, and what it refuses."""
+"""init_params draws what its initialisers give, for any sizes and types, and refuses others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the loops are on each platform, and that they give the same everywhere."""
+"""Every platform gets the same results; on accelerators a step has a single matrix product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,18 @@ import pytest
 
 from jaxrnn import RNNParams, recurrence, rnn_forward, rnn_states
 from jaxrnn.options import Run
-from tests.comparing import assert_close
+from tests.compiled import n_products, products_in_loops
+from tests.helpers import assert_close, numbers
 
 
 def arguments(*batch: int, n_features: int, n_nodes: int) -> tuple[RNNParams[Any], Any, Any]:
-    draw = np.random.default_rng(0).standard_normal
-    wh = draw((n_nodes, n_nodes)) / n_nodes
-    params = RNNParams(draw((n_features, n_nodes)), wh, draw(n_nodes))
-    return params, draw((*batch, 6, n_features)), draw((*batch, n_nodes))
+    of_params = (n_features, n_nodes), (n_nodes, n_nodes), (n_nodes,)
+    wx, wh, b, x, h0 = numbers(*of_params, (*batch, 6, n_features), (*batch, n_nodes))
+    return RNNParams(wx, wh / np.sqrt(n_nodes), b), x, h0
 
 
-# On both sides of where a product is written as a sum, and of where two are made as one.
+# On CPUs a small product is written as a sum, and the two products of a step are made as one unless
+# they are wide.
 ARGUMENTS = {
     "small": arguments(8, n_features=3, n_nodes=16),
     "narrow": arguments(8, n_features=17, n_nodes=17),
@@ -58,7 +59,7 @@ over_kinds = pytest.mark.parametrize("function", KINDS.values(), ids=KINDS)
 def test_accelerators_get_the_same(
     many: bool, biased: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their program, run here, beside the plain loop and its derivative by JAX."""
+    """Their program, run here, agrees with the plain loop and JAX's own derivative of it."""
     params, x, h0 = ARGUMENTS[name]
     params = params if biased else params._replace(b=None)
     lengths = np.full(h0.shape[:-1], 4, np.int32)
@@ -88,34 +89,8 @@ def test_accelerators_get_the_same(
 
 
 def floats(tree: Any) -> Any:
-    """The leaves, but for the gradients by integers."""
+    """The leaves without the gradients by integers."""
     return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype == np.float64]
-
-
-def products_in_loops(function: Callable[..., Any], args: Any, platform: str) -> list[int]:
-    """How many matrix products each loop of the StableHLO for a platform holds, in order.
-
-    Those of a loop within it are not counted.
-    """
-    lowered = jax.jit(function).trace(*args).lower(lowering_platforms=(platform,))
-    module: Any = lowered.compiler_ir("stablehlo")
-    functions = {each.name.value: each for each in module.body.operations if hasattr(each, "name")}
-    counts: list[int] = []
-
-    def count(root: Any, into: int | None) -> None:
-        for each in (each for region in root.regions for block in region for each in block):
-            within = into
-            if each.operation.name == "stablehlo.while":
-                within = len(counts)
-                counts.append(0)
-            elif each.operation.name == "func.call":
-                count(functions[each.attributes["callee"].value].operation, into)
-            elif each.operation.name == "stablehlo.dot_general" and into is not None:
-                counts[into] += 1
-            count(each.operation, within)
-
-    count(functions["main"].operation, None)
-    return counts
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -124,12 +99,12 @@ def products_in_loops(function: Callable[..., Any], args: Any, platform: str) ->
 def test_on_accelerators_a_step_has_one_product(
     function: Callable[..., Any], args: Any, platform: str
 ) -> None:
-    """And `vmap` adds no loop and no product."""
+    """Also under `vmap`, which adds no loop and no product."""
     alone = products_in_loops(function, args, platform)
     if function is rnn_forward:
         assert alone == [1]
     else:
-        # Forward; the segments, with the products of all steps of one; the steps within one.
+        # The loops over the steps forward, over the segments, and over the steps of a segment.
         forward, of_a_segment, backward = alone
         assert (forward, backward) == (1, 1)
         assert of_a_segment <= 2
@@ -140,23 +115,18 @@ def test_on_accelerators_a_step_has_one_product(
 
 @over_kinds
 def test_on_cpus_small_products_are_sums(function: Callable[..., Any]) -> None:
-    """Of one network; of many, and of larger ones, a step has products."""
-
-    def n_products(function: Callable[..., Any], args: Any) -> int:
-        return str(jax.jit(function).lower(*args).compile().as_text()).count(" dot(")
-
-    sets = jax.tree.map(lambda array: np.stack([array] * 3), ARGUMENTS["small"])
-    assert n_products(function, ARGUMENTS["small"]) == 0
-    assert n_products(jax.vmap(function), sets) > 0
-    _, *others = ARGUMENTS["small"]
-    over_params = jax.vmap(function, in_axes=(0, None, None))
-    assert n_products(over_params, (sets[0], *others)) > 0
+    """Only those of one small network: many networks and larger ones have products."""
+    small, narrow, wide = (ARGUMENTS[name] for name in ("small", "narrow", "wide"))
+    (_, x, h0), sets = small, jax.tree.map(lambda array: np.stack([array] * 3), small)
+    assert n_products(function, *small) == 0
+    assert n_products(jax.vmap(function), *sets) > 0
+    assert n_products(jax.vmap(function, in_axes=(0, None, None)), sets[0], x, h0) > 0
     without_h0 = jax.vmap(lambda params, x: function(params, x, None), in_axes=(0, None))
-    assert n_products(without_h0, (sets[0], others[0])) > 0
-    assert n_products(function, ARGUMENTS["narrow"]) > n_products(function, ARGUMENTS["wide"]) > 0
+    assert n_products(without_h0, sets[0], x) > 0
+    assert n_products(function, *narrow) > n_products(function, *wide) > 0
 
 
-def test_few_steps_are_written_out() -> None:
+def test_few_steps_are_written_out_without_a_loop() -> None:
     params, x, h0 = ARGUMENTS["wide"]
     gradient = KINDS["gradient"]
     assert products_in_loops(gradient, (params, x[:, :4], h0), "cpu") == []

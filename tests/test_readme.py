@@ -14,9 +14,7 @@ import pytest
 import jaxrnn
 from jaxrnn import interop, rnn_forward, rnn_states
 from jaxrnn.testing import oracle, strategies
-
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+from tests.helpers import BLOCKS, README
 
 
 def public(module: ModuleType) -> dict[str, Any]:
@@ -45,7 +43,7 @@ EXAMPLES = {name: code for name, each in DOCUMENTED.items() if (code := example(
 
 
 def test_every_block_is_found() -> None:
-    """None is hidden from the tests by another way to mark it, and a reader can copy each."""
+    """None is marked in a way that the tests do not look for."""
     assert README.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", README, re.MULTILINE))
     assert len(BLOCKS) >= 4
 

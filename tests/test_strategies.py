@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxrnn import rnn_forward
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
-from tests.comparing import assert_close, filled
+from tests.helpers import assert_close, filled
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
@@ -46,7 +46,7 @@ def test_shapes_follow_the_sizes(case: Case) -> None:
     assert case.h0 is None or case.h0.shape in [(5,), (2, 1, 5)]
 
 
-def test_the_table_of_sizes_has_every_corner() -> None:
+def test_the_table_of_sizes_has_every_edge_case() -> None:
     batches = [np.prod(sizes.batch, dtype=int) for sizes in SIZES]
     assert {0, 1} < set(batches)
     assert any(len(sizes.batch) > 1 for sizes in SIZES)
@@ -56,31 +56,20 @@ def test_the_table_of_sizes_has_every_corner() -> None:
     assert any(1 < sizes.n_features != sizes.n_nodes > 1 for sizes in SIZES)
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        lambda case: case.params.b is None,
-        lambda case: case.params.b is not None,
-        lambda case: case.h0 is None,
-        lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
-        lambda case: case.h0 is not None and case.h0.ndim == 3,
-        lambda case: np.min(case.x, initial=0.0) == -1.0,
-        lambda case: np.any(case.x == 1 / 16),
-        lambda case: np.any(case.x == -11 / 16),
-        lambda case: np.any(case.params.wh == -3 / 64),
-    ],
-    ids=[
-        "no bias",
-        "bias",
-        "no h0",
-        "shared h0",
-        "full h0",
-        "least input",
-        "sixteenth",
-        "odd sixteenths",
-        "weight",
-    ],
-)
+KINDS: dict[str, Any] = {
+    "no bias": lambda case: case.params.b is None,
+    "bias": lambda case: case.params.b is not None,
+    "no h0": lambda case: case.h0 is None,
+    "shared h0": lambda case: case.h0 is not None and case.h0.ndim == 1 < case.x.ndim - 1,
+    "full h0": lambda case: case.h0 is not None and case.h0.ndim == 3,
+    "least input": lambda case: np.min(case.x, initial=0.0) == -1.0,
+    "sixteenth": lambda case: np.any(case.x == 1 / 16),
+    "odd sixteenths": lambda case: np.any(case.x == -11 / 16),
+    "weight": lambda case: np.any(case.params.wh == -3 / 64),
+}
+
+
+@pytest.mark.parametrize("wanted", KINDS.values(), ids=KINDS)
 def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
     unshrunk = settings(database=None, phases=[Phase.generate], max_examples=1000)
     assert wanted(find(strategies.cases(), wanted, settings=unshrunk))
@@ -107,7 +96,7 @@ def test_arrays_shrink_to_zeros(wanted: Any, smallest: list[int]) -> None:
 
 
 def test_without_hypothesis_the_error_names_the_extra() -> None:
-    """And the rest of the package, the oracle with it, does not ask for it."""
+    """The rest of the package, with the oracle, does not need it."""
     script = """
 import sys
 sys.modules["hypothesis"] = None
@@ -122,7 +111,7 @@ except ImportError as error:
 
 
 @given(st.data())
-def test_options_are_those_of_functions_and_oracle(data: st.DataObject) -> None:
+def test_functions_and_oracle_take_the_options(data: st.DataObject) -> None:
     sizes = Sizes((2,), 3, 2, 3)
     case = filled(data.draw(strategies.cases(sizes=st.just(sizes))))
     options = data.draw(strategies.options(sizes))

@@ -1,4 +1,4 @@
-"""The functions inside JAX's transformations, and how often they are traced."""
+"""`jit`, `vmap`, `lax.scan`, `shard_map` and `jax.export` go through the functions unchanged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing.strategies import Case
-from tests.comparing import assert_close, cases_of_one_shape
+from tests.helpers import assert_close, at, cases_of_one_shape
 
 INIT: Any = {
     "wx_init": jax.nn.initializers.normal(0.5),
@@ -47,17 +47,10 @@ over_functions = pytest.mark.parametrize("function", FUNCTIONS)
 over_functions_and_layers = pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
 
 
-def one(tree: Any, i: int) -> Any:
-    return jax.tree.map(lambda array: array[i], tree)
-
-
 @over_functions
-@pytest.mark.parametrize(
-    "mapped",
-    ["params", "h0", "params x", "x h0"],
-)
+@pytest.mark.parametrize("mapped", ["params", "h0", "params x", "x h0"])
 def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
-    """Over each argument, alone and together; what is not mapped is shared."""
+    """Over each argument, alone and together."""
     size = N_SETS if "params" in mapped else 5
     stacked = {"params": PARAM_SETS, "x": X[:size], "h0": H0[:size]}
     shared = {"params": PARAMS, "x": X[0], "h0": H0[0]}
@@ -65,8 +58,8 @@ def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
     axes = [0 if name in mapped.split() else None for name in shared]
     out = jax.vmap(function, in_axes=axes)(*args)
     for i in range(size):
-        single = [one(a, i) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
-        assert_close(one(out, i), function(*single), 1e-6)
+        single = [at(a, i) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
+        assert_close(at(out, i), function(*single), 1e-6)
 
 
 @given(st.tuples(cases_of_one_shape, cases_of_one_shape))
@@ -75,7 +68,7 @@ def test_vmap_over_drawn_parameter_sets_is_a_loop(cases: tuple[Case, Case]) -> N
     sets: Any = jax.tree.map(lambda *arrays: np.stack(arrays), *(case.params for case in cases))
     out = jax.vmap(rnn_states, in_axes=(0, None, None))(sets, x, h0)
     for i, case in enumerate(cases):
-        assert_close(one(out, i), rnn_states(case.params, x, h0), 1e-6)
+        assert_close(at(out, i), rnn_states(case.params, x, h0), 1e-6)
 
 
 @over_functions
@@ -83,11 +76,11 @@ def test_nested_vmap_is_every_pair(function: Callable[..., Any]) -> None:
     over_x = jax.vmap(function, in_axes=(None, 0, 0))
     out = jax.vmap(over_x, in_axes=(0, None, None))(PARAM_SETS, X, H0)
     for i, j in np.ndindex(N_SETS, 5):
-        assert_close(one(one(out, i), j), function(one(PARAM_SETS, i), X[j], H0[j]), 1e-6)
+        assert_close(at(out, (i, j)), function(at(PARAM_SETS, i), X[j], H0[j]), 1e-6)
 
 
 def test_vmap_over_the_weights_alone() -> None:
-    """A sweep over one of the parameters, and over an axis that is not the first."""
+    """Along their last axis."""
     wh = jnp.stack([gain * PARAMS.wh for gain in (0.5, 1.0, 1.5)], axis=-1)
     sweep = jax.vmap(rnn_forward, in_axes=(PARAMS._replace(wx=None, wh=2, b=None), None))
     out = sweep(PARAMS._replace(wh=wh), X)
@@ -99,11 +92,11 @@ def in_scan(function: Callable[..., Any]) -> Callable[..., Any]:
     def body(count: int, args: Any) -> tuple[int, Any]:
         return count + 1, function(*args)
 
-    return lambda *args: one(jax.lax.scan(body, 0, stack_of_two(args))[1], 1)
+    return lambda *args: at(jax.lax.scan(body, 0, stack_of_two(args))[1], 1)
 
 
 def in_map(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args: one(jax.lax.map(lambda each: function(*each), stack_of_two(args)), 1)
+    return lambda *args: at(jax.lax.map(lambda each: function(*each), stack_of_two(args)), 1)
 
 
 def stack_of_two(tree: Any) -> Any:
@@ -126,25 +119,21 @@ def test_transformed_is_plain(
 @pytest.mark.parametrize("h0", [None, np.ones(4, np.float32)], ids=["no h0", "shared h0"])
 @pytest.mark.parametrize("split", ["params", "x", "params x"])
 def test_inside_shard_map(function: Callable[..., Any], h0: Any, split: str) -> None:
-    """The state varies over the devices as soon as anything does, whatever h0 does."""
+    """The state varies over the devices if anything does, even where h0 does not."""
     mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
     spec: Any = jax.sharding.PartitionSpec
     specs = tuple(spec("device") if name in split.split() else spec() for name in ("params", "x"))
 
     def run(params: Any, x: jax.Array) -> Any:
-        return function(one(params, 0), x, h0)
+        return function(at(params, 0), x, h0)
 
     sharded = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=spec("device"))
-    assert_close(jax.jit(sharded)(_stack_of_one(PARAMS), X), function(PARAMS, X, h0), 1e-6)
-
-
-def _stack_of_one(tree: Any) -> Any:
-    return jax.tree.map(lambda array: array[None], tree)
+    assert_close(jax.jit(sharded)(at(PARAMS, None), X), function(PARAMS, X, h0), 1e-6)
 
 
 @pytest.mark.parametrize(("n_steps", "n_nodes"), [(3, 64), (6, 4)])
 def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
-    """The type of a batch that is shared among devices goes through values and gradients."""
+    """Types that say how a batch is shared among devices go through values and gradients."""
     params = init_params(jax.random.key(0), 2, n_nodes)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
 
@@ -162,7 +151,7 @@ def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
 
 
 def test_inside_the_loop_of_a_caller() -> None:
-    """Feeding the last state of one segment to the next, in a scan: the whole sequence."""
+    """A scan that hands the last state of each segment to the next runs the whole sequence."""
 
     def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
         return rnn_forward(PARAMS, x, h), None
@@ -171,7 +160,7 @@ def test_inside_the_loop_of_a_caller() -> None:
     assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
 
 
-@settings(max_examples=2)  # each runs operation by operation
+@settings(max_examples=2)  # slow, as each operation runs by itself
 @given(cases_of_one_shape)
 def test_jit_is_eager(case: Case) -> None:
     def half_square(*case: Any) -> Any:
@@ -186,8 +175,8 @@ def test_jit_is_eager(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, 3), (6, 2)])
-def test_no_loop_is_empty(n_steps: int, every: int | None) -> None:
-    """JAX refuses a scan of no steps under `jax.disable_jit`: of a sequence, of what is left."""
+def test_without_jit_no_loop_is_empty(n_steps: int, every: int | None) -> None:
+    """JAX would refuse a scan of no steps: of a sequence, or of what is left after all pieces."""
     x = X[:, :n_steps]
     with jax.disable_jit():
         states = rnn_states(PARAMS, x, H0, checkpoint_every=every)
@@ -217,7 +206,7 @@ def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) ->
 
 
 def test_exported_with_lengths_that_are_constants() -> None:
-    """Which cannot be checked against a symbolic number of steps, and saturate."""
+    """They cannot be checked against a symbolic number of steps, and saturate instead."""
     (n_steps,) = jax.export.symbolic_shape("n_steps")
     lengths = np.array([0, 1, 3, 9, 6])
     exported = jax.export.export(jax.jit(lambda x: rnn_forward(PARAMS, x, lengths=lengths)))(
@@ -225,41 +214,3 @@ def test_exported_with_lengths_that_are_constants() -> None:
     )
     expected = rnn_forward(PARAMS, X, lengths=np.minimum(lengths, 6))
     assert_close(exported.call(X), expected, 1e-6)
-
-
-class CountingTanh:
-    """A tanh that counts how often it is traced."""
-
-    def __init__(self) -> None:
-        self.n_traces = 0
-
-    def __call__(self, a: jax.Array) -> jax.Array:
-        self.n_traces += 1
-        return jnp.tanh(a)
-
-
-CALLS: dict[str, Callable[..., Callable[..., Any]]] = {
-    "step": lambda f: lambda params, x, h0: rnn_step(params, h0, x[:, 0], activation=f),
-    "forward": lambda f: lambda *args: rnn_forward(*args, activation=f),
-    "states": lambda f: lambda *args: rnn_states(*args, activation=f),
-    "jit": lambda f: jax.jit(lambda *args: rnn_forward(*args, activation=f)),
-    "jit of grad": lambda f: jax.jit(
-        jax.grad(lambda *args: jnp.sum(rnn_forward(*args, activation=f)))
-    ),
-    "jit of vmap": lambda f: jax.jit(
-        jax.vmap(lambda *args: rnn_forward(*args, activation=f), in_axes=(None, 0, 0))
-    ),
-}
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_second_call_traces_nothing(call: Callable[..., Callable[..., Any]]) -> None:
-    activation = CountingTanh()
-    function = call(activation)
-    function(PARAMS, X, H0)
-    n_traces = activation.n_traces
-    assert n_traces > 0
-    function(one(PARAM_SETS, 1), X - 1.0, H0 + 1.0)
-    assert activation.n_traces == n_traces, "the same shapes were traced again"
-    function(init_params(jax.random.key(0), 2, 7), X, jnp.zeros((5, 7)))
-    assert activation.n_traces > n_traces, "other shapes must be traced"

@@ -1,6 +1,5 @@
-"""Lengths, resets and reverse: alone and together, against the oracle and against each other."""
+"""Lengths, resets and reverse: each sequence of a batch runs as it does by itself."""
 
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise, product
 from typing import Any
@@ -13,25 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.experimental import checkify
 
-from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Case, Sizes
-from tests.comparing import assert_close, assert_equal, filled
+from tests.helpers import (
+    ACTIVATIONS,
+    H0,
+    LENGTHS,
+    MASKS,
+    PADDING,
+    PARAMS,
+    RESETS,
+    WAYS,
+    X,
+    assert_close,
+    assert_equal,
+    at,
+    filled,
+    loss,
+    numbers,
+    numbers_like,
+    own_tanh,
+)
 
-SIZES = Sizes((2, 3), 6, 3, 4)  # more steps than are written out
-FEW = SIZES._replace(n_steps=3)
-RANDOM = np.random.default_rng(0)
-
-
-def uniform(*shape: int) -> Any:
-    return RANDOM.uniform(-1.0, 1.0, shape) / np.sqrt(shape[-1])
-
-
-PARAMS = RNNParams(uniform(3, 4), uniform(4, 4), uniform(4))
-X, H0 = uniform(2, 3, 6, 3), uniform(2, 3, 4)
-LENGTHS = np.array([[0, 1, 6], [3, 5, 2]], np.int32)
-RESETS = RANDOM.random((2, 3, 6)) < 0.4
-MASKS = {"lengths": LENGTHS, "resets": RESETS}
+SIZES = Sizes((2, 3), 6, 3, 4)
+FEW = SIZES._replace(n_steps=3)  # which are written out without a loop
 COMBINATIONS = [
     {name: MASKS[name] for name in names} | {"reverse": reverse}
     for names, reverse in product(
@@ -44,24 +49,11 @@ over_combinations = pytest.mark.parametrize(
     COMBINATIONS,
     ids=lambda options: " ".join(k for k, v in options.items() if v is not False),
 )
-PADDING = np.arange(6) >= LENGTHS[..., None]
-
-
-def own_tanh(a: jax.Array) -> jax.Array:
-    """For jaxrnn an activation like any other: differentiated step by step."""
-    return jnp.tanh(a)
-
-
-ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
-    "tanh": (jnp.tanh, oracle.TANH),
-    "relu": (jax.nn.relu, oracle.RELU),
-    "sine": (jnp.sin, oracle.Differentiable(np.sin, np.cos)),
-}
 
 
 @partial(jax.jit, static_argnames=("activation", "reverse", "checkpoint_every"))
 def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
-    """Values, and the gradients by params, x and h0 of a loss that weighs all of them."""
+    """All values, and the gradients by params, x and h0 of their sum weighted by cotangents."""
 
     def values(*case: Any) -> Any:
         return rnn_forward(*case, **options), *rnn_states(*case, **options)
@@ -70,11 +62,19 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
     return out, pull(cotangents)
 
 
+def all_of_oracle(case: Case, cotangents: Any, **options: Any) -> Any:
+    """What `all_of` must give."""
+    values = oracle.rnn_forward(*case, **options), *oracle.rnn_states(*case, **options)
+    g_last, g_a, g_h = cotangents
+    gradients = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, **options)
+    return values, tuple(gradients[:3])
+
+
 @pytest.mark.parametrize(
     ("options", "activation", "sizes"),
     [
-        *((COMBINATIONS[i], "tanh", SIZES) for i in (0, 1, 4, 5)),  # both directions
-        *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("sine", SIZES), ("tanh", FEW))),
+        *((COMBINATIONS[i], "tanh", SIZES) for i in (0, 1, 4, 5)),  # each option
+        *((COMBINATIONS[-1], *rest) for rest in (("relu", SIZES), ("silu", SIZES), ("tanh", FEW))),
         (COMBINATIONS[0], "tanh", SIZES._replace(batch=(3,))),
     ],
 )
@@ -82,44 +82,35 @@ def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
 def test_values_and_gradients_are_the_oracles(
     options: dict[str, Any], activation: str, sizes: Sizes, data: st.DataObject
 ) -> None:
-    """Whatever is in the padding: the oracle does not see it."""
+    """With NaN, an infinity or the largest number in the padding, which the oracle never reads."""
     case = filled(data.draw(strategies.cases(sizes=st.just(sizes), dtype=np.float64)))
     drawn = {
         name: data.draw(getattr(strategies, name)(sizes)) for name in options if name in MASKS
     } | {"reverse": options["reverse"]}
     shape = *sizes.batch, sizes.n_steps, sizes.n_nodes
-    g_last = data.draw(strategies.arrays((*sizes.batch, sizes.n_nodes), np.float64))
-    g_a, g_h = data.draw(strategies.arrays((2, *shape), np.float64))
+    of_last = data.draw(strategies.arrays((*sizes.batch, sizes.n_nodes), np.float64))
+    cotangents = of_last, *data.draw(strategies.arrays((2, *shape), np.float64))
     in_jax, in_oracle = ACTIVATIONS[activation]
-    expected_values = (
-        oracle.rnn_forward(*case, activation=in_oracle, **drawn),
-        *oracle.rnn_states(*case, activation=in_oracle, **drawn),
-    )
-    expected = oracle.rnn_gradients(
-        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **drawn
-    )
+    expected = all_of_oracle(case, cotangents, activation=in_oracle, **drawn)
     poison = data.draw(st.sampled_from([np.nan, np.inf, np.finfo(np.float64).max]))
     padding = np.arange(sizes.n_steps) >= drawn.get("lengths", np.array(sizes.n_steps))[..., None]
     x = np.where(padding[..., None], poison, case.x)
     with jax.enable_x64(True):
-        values, gradients = all_of(
-            case._replace(x=x), (g_last, g_a, g_h), activation=in_jax, **drawn
-        )
-    assert_close(values, expected_values, 1e-12)
-    assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
+        actual = all_of(case._replace(x=x), cotangents, activation=in_jax, **drawn)
+    assert_close(actual, expected, 1e-12)
 
 
 def root(a: jax.Array) -> jax.Array:
-    """Infinitely steep at zero, which is where the padding's inputs put it."""
+    """Infinitely steep at zero, which is the pre-activation in the padding."""
     return jnp.sqrt(jnp.abs(a))
 
 
 @pytest.mark.parametrize("n_steps", [3, 6])
 @pytest.mark.parametrize(("activation", "size"), [(root, 1.0), (jnp.exp, 5.0)])
-def test_no_slope_in_the_padding_reaches_a_gradient(
+def test_no_derivative_in_the_padding_reaches_a_gradient(
     activation: Any, size: float, n_steps: int
 ) -> None:
-    """Neither an infinite one nor that of what overflows: the gradient is the sequence's own."""
+    """Neither an infinite derivative nor one that overflows."""
     params = RNNParams(np.full((1, 1), size, np.float32), np.ones((1, 1), np.float32), None)
     x = np.zeros((n_steps, 1), np.float32)
     x[0] = 1.0
@@ -132,7 +123,7 @@ def test_no_slope_in_the_padding_reaches_a_gradient(
         assert_close(actual, way(partial(last, activation=activation))(params, x[:1]), 1e-6)
 
 
-def test_no_check_finds_what_the_padding_holds() -> None:
+def test_checkify_finds_no_nan_of_the_padding() -> None:
     def last(x: Any) -> Any:
         return rnn_forward(jax.tree.map(np.float32, PARAMS), x, lengths=LENGTHS)
 
@@ -141,31 +132,12 @@ def test_no_check_finds_what_the_padding_holds() -> None:
     error.throw()
 
 
-def curvature(h: Any) -> Any:
-    return jnp.sum(jnp.sin(h))
-
-
-def loss(activation: Any, options: Any, params: Any, x: Any, h0: Any) -> Any:
-    h, (last,) = rnn_stacked((params,), x, (h0,), activation=activation, **options)
-    return curvature(last) + curvature(2 * h)
-
-
-EVERY = (0, 1, 2)
-WAYS: dict[str, Callable[..., Any]] = {
-    "value and gradient": lambda f: jax.value_and_grad(f, argnums=EVERY),
-    "forward mode": lambda f: jax.jacfwd(f, argnums=EVERY),
-    "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, argnums=EVERY), argnums=(2,)),
-    "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, argnums=EVERY), argnums=(2,)),
-    "reverse over forward": lambda f: jax.jacrev(jax.jacfwd(f, argnums=(2,)), argnums=EVERY),
-}
-
-
 @pytest.mark.parametrize(
     ("way", "reverse"),
     [("value and gradient", False), ("forward mode", True), ("reverse over reverse", True)],
 )
 def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
-    """With all options together; of own_tanh, JAX differentiates every step."""
+    """With lengths and resets together; JAX differentiates each step of `own_tanh`."""
     options = MASKS | {"reverse": reverse}
     with jax.enable_x64(True):
         ours, theirs = (
@@ -177,23 +149,19 @@ def test_the_rule_is_jaxs_own_derivative(way: str, reverse: bool) -> None:
 
 @pytest.mark.parametrize(
     ("activation", "reverse", "n_steps"),
-    [
-        (jnp.tanh, True, 6),
-        (own_tanh, False, 6),
-        (jnp.tanh, False, 3),
-    ],
+    [(jnp.tanh, True, 6), (own_tanh, False, 6), (jnp.tanh, False, 3)],
 )
 def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int) -> None:
     lengths = np.minimum(LENGTHS, n_steps)
     padding = np.broadcast_to(PADDING[..., :n_steps, None], (2, 3, n_steps, 3))
     real = X[..., :n_steps, :]
     arguments: Any = jax.tree.map(np.float32, (PARAMS, np.where(padding, 0, real), H0))
-    tangents = jax.tree.map(lambda array: np.float32(uniform(*array.shape)), arguments)
+    tangents = jax.tree.map(np.float32, numbers_like(arguments, seed=1))
 
     @jax.jit
     def derivatives(*arguments: Any) -> Any:
         f = partial(loss, activation, {"lengths": lengths, "reverse": reverse})
-        gradient = jax.grad(f, argnums=EVERY)
+        gradient = jax.grad(f, argnums=(0, 1, 2))
         value, jvp = jax.jvp(f, arguments, tangents)
         return value, jvp, gradient(*arguments), jax.jvp(gradient, arguments, tangents)[1]
 
@@ -205,43 +173,37 @@ def test_the_padding_changes_no_bit(activation: Any, reverse: bool, n_steps: int
 
 
 @pytest.mark.parametrize(
-    ("activation", "sizes", "options"),
+    ("activation", "sizes", "reverse", "every"),
     [
-        ("tanh", SIZES, {}),
-        ("tanh", SIZES, {"checkpoint_every": 2}),
-        ("tanh", FEW, {}),
-        ("sine", SIZES, {"reverse": True}),
+        ("tanh", SIZES, False, None),
+        ("tanh", SIZES, False, 2),
+        ("tanh", FEW, False, None),
+        ("silu", SIZES, True, None),
     ],
 )
-def test_a_sequence_of_no_steps_holds_nan(
-    activation: str, sizes: Sizes, options: dict[str, Any]
+def test_nan_in_the_state_of_an_empty_sequence_stays_there(
+    activation: str, sizes: Sizes, reverse: bool, every: int | None
 ) -> None:
-    """In its state, and in what a reset in the padding would put back to: no gradient gets it."""
+    """In its initial state, to which a reset in the padding would put it back."""
     in_jax, in_oracle = ACTIVATIONS[activation]
     n_steps = sizes.n_steps
     case = Case(PARAMS, X[..., :n_steps, :], np.where(LENGTHS[..., None] > 0, H0, np.nan))
     masks: Any = {
         "lengths": np.minimum(LENGTHS, n_steps),
         "resets": (RESETS | PADDING)[..., :n_steps],
-        "reverse": options.get("reverse", False),
+        "reverse": reverse,
     }
-    g_last, g_a, g_h = (uniform(2, 3, *shape) for shape in ((4,), (n_steps, 4), (n_steps, 4)))
-    expected_values = (
-        oracle.rnn_forward(*case, activation=in_oracle, **masks),
-        *oracle.rnn_states(*case, activation=in_oracle, **masks),
-    )
-    expected = oracle.rnn_gradients(
-        *case, g_last=g_last, g_a=g_a, g_h=g_h, activation=in_oracle, **masks
-    )
+    of_all_states = (2, 3, n_steps, 4)
+    cotangents = numbers((2, 3, 4), of_all_states, of_all_states, seed=1)
     with jax.enable_x64(True):
-        values, gradients = all_of(case, (g_last, g_a, g_h), activation=in_jax, **(masks | options))
-    assert_close(values, expected_values, 1e-12)
-    assert_close(tuple(gradients), tuple(expected[:3]), 1e-12)
+        actual = all_of(case, tuple(cotangents), activation=in_jax, checkpoint_every=every, **masks)
+    expected = all_of_oracle(case, cotangents, activation=in_oracle, **masks)
+    assert_close(actual, expected, 1e-12)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 def test_a_padded_batch_is_its_sequences(reverse: bool) -> None:
-    """One by one and unpadded: the states, the last state, and what the padding holds."""
+    """Each run without padding: its states, its last state, and the state in its padding."""
     a, h = rnn_states(PARAMS, X, H0, lengths=LENGTHS, resets=RESETS, reverse=reverse)
     last = rnn_forward(PARAMS, X, H0, lengths=LENGTHS, resets=RESETS, reverse=reverse)
     for i in np.ndindex(2, 3):
@@ -257,8 +219,8 @@ def test_a_padded_batch_is_its_sequences(reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
-def test_a_packed_row_is_its_pieces(reverse: bool) -> None:
-    """A reset is before its step, in whichever direction the loop runs."""
+def test_a_packed_row_is_its_sequences(reverse: bool) -> None:
+    """A reset comes before its step in the order in which the steps are run."""
     first = [0, 2, 3] if not reverse else [1, 2, 5]
     row, h0 = X[0, 0], H0[0, 0]
     resets = np.isin(np.arange(6), first)
@@ -282,7 +244,7 @@ def test_nan_does_not_pass_a_reset_in_the_values(n_steps: int) -> None:
 
 @over_combinations
 def test_reverse_is_flip_run_flip(options: dict[str, Any]) -> None:
-    """Of the whole row without lengths, of its real steps with them."""
+    """With lengths, only the real steps are flipped."""
     lengths = options.get("lengths", np.full((2, 3), 6))
     t = np.arange(6)
     order = np.where(t < lengths[..., None], lengths[..., None] - 1 - t, t)
@@ -307,7 +269,7 @@ def test_under_vmap() -> None:
     def gradient(scale: Any, x: Any, lengths: Any, resets: Any) -> Any:
         params = jax.tree.map(lambda array: scale * array, PARAMS)
         options = {"lengths": lengths, "resets": resets, "reverse": True}
-        return jax.value_and_grad(partial(loss, jnp.tanh, options), argnums=EVERY)(
+        return jax.value_and_grad(partial(loss, jnp.tanh, options), argnums=(0, 1, 2))(
             params, x, H0[0, 0]
         )
 
@@ -329,13 +291,13 @@ def test_under_vmap() -> None:
             out = jax.jit(jax.vmap(gradient, in_axes=mapped))(*args)
             for i in range(2):
                 one = [arg[i] if axis == 0 else arg for arg, axis in zip(args, mapped, strict=True)]
-                assert_close(jax.tree.map(lambda array, i=i: array[i], out), single(*one), 1e-12)
+                assert_close(at(out, i), single(*one), 1e-12)
         over_lengths = jax.vmap(gradient, in_axes=(None, None, 0, None))
         nested = jax.vmap(over_lengths, in_axes=(0, None, None, None))
         out = jax.jit(nested)(scales, X[0, 0], LENGTHS[1], RESETS[0, 0])
         for i, j in np.ndindex(2, 3):
-            got = jax.tree.map(lambda array, i=i, j=j: array[i, j], out)
-            assert_close(got, single(scales[i], X[0, 0], LENGTHS[1, j], RESETS[0, 0]), 1e-12)
+            expected = single(scales[i], X[0, 0], LENGTHS[1, j], RESETS[0, 0])
+            assert_close(at(out, (i, j)), expected, 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -344,16 +306,16 @@ def test_under_vmap() -> None:
         ("tanh", (4,), True, None),
         ("relu", (3, 4), False, None),
         ("tanh", (2, 3, 4), False, 4),
-        ("sine", (2, 3, 4), True, 4),
+        ("silu", (2, 3, 4), True, 4),
     ],
 )
 def test_resets_put_back_to_another_state(
     activation: str, shape: Any, reverse: bool, every: int | None
 ) -> None:
-    """Values and gradients, that by this state among them, with lengths and checkpoints too."""
+    """Values and gradients, also by that state, and also with lengths and checkpoints."""
     in_jax, in_oracle = ACTIVATIONS[activation]
     masks: Any = MASKS | {"reverse": reverse}
-    reset_to = uniform(*shape)
+    (reset_to,) = numbers(shape, seed=1)
     options: Any = masks | {"activation": in_jax, "checkpoint_every": every}
 
     def values(params: Any, x: Any, h0: Any, reset_to: Any) -> Any:
@@ -375,38 +337,23 @@ def test_resets_put_back_to_another_state(
     assert_close(tuple(gradients), tuple(expected), 1e-12)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
 @pytest.mark.parametrize("cut", [0, 1, 4, 6])
-def test_running_on_is_running_whole(cut: int) -> None:
-    """What is left of each length goes with the rest; a negative rest counts as none, if traced."""
+def test_running_on_is_running_whole(cut: int, reverse: bool) -> None:
+    """Of each length the later piece has the rest, which counts as 0 if negative and traced."""
+    options: Any = {"reset_to": H0, "reverse": reverse}
 
     @jax.jit
     def in_two(lengths: Any) -> Any:
-        pieces = [np.s_[..., :cut], np.s_[..., cut:]]
+        pieces = [(np.s_[..., :cut], lengths), (np.s_[..., cut:], lengths - cut)]
         h = H0
-        for piece, left in zip(pieces, (lengths, lengths - cut), strict=True):
-            masks: Any = {"lengths": left, "resets": RESETS[piece], "reset_to": H0}
-            h = rnn_forward(PARAMS, X[(*piece, slice(None))], h, **masks)
+        for piece, left in reversed(pieces) if reverse else pieces:
+            masks: Any = {"lengths": left, "resets": RESETS[piece]}
+            h = rnn_forward(PARAMS, X[(*piece, slice(None))], h, **masks, **options)
         return h
 
-    whole: Any = MASKS
-    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **whole), 1e-6)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 4, 6])
-def test_running_on_in_reverse_is_running_whole(cut: int) -> None:
-    """The later piece first, with what each length has in it."""
-
-    @jax.jit
-    def in_two(lengths: Any) -> Any:
-        options: Any = {"reset_to": H0, "reverse": True}
-        later: Any = {"lengths": lengths - cut, "resets": RESETS[..., cut:]}
-        h = rnn_forward(PARAMS, X[..., cut:, :], H0, **later, **options)
-        return rnn_forward(
-            PARAMS, X[..., :cut, :], h, lengths=lengths, resets=RESETS[..., :cut], **options
-        )
-
-    whole: Any = MASKS | {"reverse": True}
-    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **whole), 1e-6)
+    masks: Any = MASKS
+    assert_close(in_two(LENGTHS), rnn_forward(PARAMS, X, H0, **masks, reverse=reverse), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
@@ -428,14 +375,14 @@ def test_lengths_that_have_values_must_be_in_range(function: Any, value: int, sh
         function(PARAMS, X[0], lengths=lengths)
     with pytest.raises(ValueError, match=expected):
         jax.jit(lambda x: function(PARAMS, x, lengths=lengths))(X[0])
-    on_device = jnp.asarray(lengths)  # which is not fetched for it
+    on_device = jnp.asarray(lengths)  # is not checked, which would have to wait for the device
     nearest = function(PARAMS, X[0], lengths=np.clip(lengths, 0, 6))
     assert_equal(function(PARAMS, X[0], lengths=on_device), nearest)
 
 
 @pytest.mark.parametrize("split", ["lengths", "resets"])
 def test_inside_shard_map(split: str) -> None:
-    """Where nothing but the masks varies over the devices."""
+    """Although only lengths or resets vary over the devices."""
     mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
     spec: Any = jax.sharding.PartitionSpec
     args: Any = jax.tree.map(np.float32, (PARAMS._replace(b=None), X[0], H0[0]))
@@ -450,13 +397,13 @@ def test_inside_shard_map(split: str) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_reset_replaces_whatever_h0_holds(reverse: bool, activation: str) -> None:
-    """At the first step that is run, which in reverse is not the first that there is."""
+    """A reset at the first step that is run, which in reverse is the last one."""
     in_jax, in_oracle = ACTIVATIONS[activation]
     x, lengths = X[0], np.array([6, 2, 1])
     first = lengths[:, None] - 1 if reverse else 0
     options: Any = {"lengths": lengths, "resets": np.arange(6) == first, "reverse": reverse}
     options["resets"] = np.broadcast_to(options["resets"], (3, 6))
-    options["reset_to"] = uniform(4)
+    (options["reset_to"],) = numbers((4,), seed=1)
     h0 = np.full((3, 4), np.nan)
     h0[1] = np.inf
 

@@ -1,0 +1,154 @@
+"""What several test modules share: numbers, comparisons, cases, and the README's text."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from jaxrnn import RNNParams, rnn_stacked
+from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing.strategies import SIZES, Case
+
+# Numbers
+
+
+def numbers(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
+    """An array of each shape, uniform in [-1, 1).
+
+    The generator is made anew at each call, so that no test changes the numbers of another.
+    """
+    random = np.random.default_rng(seed)
+    return [random.uniform(-1.0, 1.0, shape) for shape in shapes]
+
+
+def numbers_like(tree: Any, seed: int = 0) -> Any:
+    """The same tree with other numbers, uniform in [-1, 1)."""
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, numbers(*map(np.shape, leaves), seed=seed))
+
+
+# The notebook's worked example
+
+WORKED_PARAMS = RNNParams(
+    wx=np.array([[1, 3, 5, 7], [3, 5, 7, 8]]) / 100,
+    wh=np.array([[1, 3, 5, 7], [2, 4, 6, 8], [3, 5, 7, 8], [4, 6, 8, 10]]) / 100,
+    b=np.ones(4),
+)
+WORKED_X = np.array([[[1, 2], [2, 3], [3, 4]]]) / 100
+WORKED_H_LAST = np.array([[0.79494228, 0.81839002, 0.83939649, 0.85584174]])
+
+# Comparisons
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    """The same tree, the same shapes, and values within an absolute and relative tolerance."""
+    for got, wanted in _pairs(actual, expected):
+        assert np.shape(got) == np.shape(wanted)
+        np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    """The same tree, the same dtypes and shapes, and the same values to the last bit."""
+    for got, wanted in _pairs(actual, expected):
+        np.testing.assert_array_equal(got, wanted, strict=True)
+
+
+def _pairs(actual: Any, expected: Any) -> Iterator[tuple[Any, Any]]:
+    leaves, structure = jax.tree.flatten(actual)
+    leaves_expected, structure_expected = jax.tree.flatten(expected)
+    assert str(structure) == str(structure_expected)
+    return zip(leaves, leaves_expected, strict=True)
+
+
+def at(tree: Any, index: Any) -> Any:
+    """Every array of a tree at an index."""
+    return jax.tree.map(lambda array: array[index], tree)
+
+
+# Cases that hypothesis draws
+
+# The tolerances are those that the strategies promise, for values and for gradients. relu is tested
+# in float64 only: in float32, rounding can decide on which side of its kink a sum falls.
+over_numerics = pytest.mark.parametrize(
+    ("dtype", "tolerance", "options", "in_oracle"),
+    [
+        (np.float32, 1e-5, {}, oracle.TANH),
+        (np.float64, 1e-12, {}, oracle.TANH),
+        (np.float64, 1e-12, {"activation": jax.nn.relu}, oracle.RELU),
+    ],
+    ids=["tanh-float32", "tanh-float64", "relu-float64"],
+)
+
+
+def filled(case: Case) -> Case:
+    """The same call with zeros in place of a missing bias and a missing initial state."""
+    (wx, wh, b), x, h0 = case
+    shape = (*x.shape[:-2], len(wh))
+    h0 = np.broadcast_to(np.zeros_like(wh[0]) if h0 is None else h0, shape)
+    return Case(RNNParams(wx, wh, np.zeros_like(wh[0]) if b is None else b), x, h0)
+
+
+# Cases of one shape and structure, so that a test compiles once.
+cases_of_one_shape = strategies.cases(sizes=st.just(SIZES[-1])).map(filled)
+
+# A batch of 2 times 3 sequences of up to six steps. Runs of up to four steps are written out
+# without a loop.
+
+_WX, _WH, _B, X, H0 = numbers((3, 4), (4, 4), (4,), (2, 3, 6, 3), (2, 3, 4))
+PARAMS = RNNParams(_WX / 2, _WH / 2, _B / 2)
+LENGTHS = np.array([[0, 1, 6], [3, 5, 2]], np.int32)
+RESETS = numbers((2, 3, 6), seed=1)[0] < -0.2
+MASKS = {"lengths": LENGTHS, "resets": RESETS}
+PADDING = np.arange(6) >= LENGTHS[..., None]
+
+# Activations and derivatives
+
+
+def own_tanh(a: jax.Array) -> jax.Array:
+    """A tanh that jaxrnn does not know, and therefore differentiates step by step."""
+    return jnp.tanh(a)
+
+
+def _silu_derivative(a: Any) -> Any:
+    sigmoid = 1 / (1 + np.exp(-a))
+    return sigmoid * (1 + a * (1 - sigmoid))
+
+
+# In JAX and in the oracle. The recurrence has a rule of its own for the first two.
+ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
+    "tanh": (jnp.tanh, oracle.TANH),
+    "relu": (jax.nn.relu, oracle.RELU),
+    "silu": (jax.nn.silu, oracle.Differentiable(lambda a: a / (1 + np.exp(-a)), _silu_derivative)),
+}
+
+
+def curved(array: Any) -> Any:
+    """A sum whose second derivatives are not zero."""
+    return jnp.sum(jnp.sin(array))
+
+
+def loss(activation: Any, options: Any, params: Any, x: Any, h0: Any) -> Any:
+    """A loss that depends on the last state and, in another way, on all states."""
+    h, (last,) = rnn_stacked((params,), x, (h0,), activation=activation, **options)
+    return curved(last) + curved(2 * h)
+
+
+# Derivatives by params, x and h0. Second derivatives are by h0 once, which keeps them small.
+WAYS: dict[str, Callable[..., Any]] = {
+    "value and gradient": lambda f: jax.value_and_grad(f, argnums=(0, 1, 2)),
+    "forward mode": lambda f: jax.jacfwd(f, argnums=(0, 1, 2)),
+    "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, argnums=(0, 1, 2)), argnums=(2,)),
+    "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, argnums=(0, 1, 2)), argnums=(2,)),
+    "reverse over forward": lambda f: jax.jacrev(jax.jacfwd(f, argnums=(2,)), argnums=(0, 1, 2)),
+}
+
+# The README
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
