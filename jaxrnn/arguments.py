@@ -35,7 +35,8 @@ def prepare_run(
             require(type(count) is int, name, "an integer", count)
             require(count >= 1, name, "at least 1", count, ValueError)
     is_known = run.checkpoint_every is None or isinstance(x.shape[-2], int)
-    require(is_known, "n_steps", "known where checkpoint_every is given", x.shape[-2], ValueError)
+    expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
+    require(is_known, "checkpoint_every", expected, run.checkpoint_every, ValueError)
     _check_activation(run.activation, h0)
     return params, run
 

@@ -225,7 +225,8 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
     with _noting("in the backward direction"):
         backward = _run_layer(layer[1], x, states[1], opposite)
     sizes = forward.h.shape[-1], backward.h.shape[-1]
-    require(sizes[0] == sizes[1], "n_nodes", "the same in both directions", sizes, ValueError)
+    expected = "pairs with as many nodes in one direction as in the other"
+    require(sizes[0] == sizes[1], "params", expected, sizes, ValueError)
     h = jnp.concatenate([forward.h, backward.h], axis=-1)
     return LayerStates(h, (forward.last, backward.last))
 

@@ -129,8 +129,7 @@ def init_params(
     """
     n_features, n_nodes = as_size("n_features", n_features, 0), as_size("n_nodes", n_nodes, 1)
     sizes, fit = (n_features, n_nodes), f"of matrices with less than {LARGEST} entries"
-    is_small = n_nodes * max(sizes) < LARGEST
-    require(is_small, "(n_features, n_nodes)", fit, sizes, ValueError)
+    require(n_nodes * max(sizes) < LARGEST, "(n_features, n_nodes)", fit, sizes, ValueError)
     require(_is_floating(dtype), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)

@@ -31,25 +31,26 @@ class Bad(NamedTuple):
 BAD_CALLS = {
     "too few features": Bad(
         ValueError,
-        r"x has 1 features \(x: \(3, 5, 1\)\), but params.wx expects 2 \(wx: \(2, 4\)\)",
+        r"x must be of shape \(\*batch, n_steps, n_features\), ending in 2 to fit params.wx of "
+        r"shape \(2, 4\), but is of shape \(3, 5, 1\)",
         x=X[..., :1],
     ),
-    "too many features": Bad(ValueError, "x has 4 features", x=np.ones((5, 4))),
+    "too many features": Bad(ValueError, r"x must be .* is of shape \(5, 4\)", x=np.ones((5, 4))),
     "x a vector": Bad(
         ValueError,
-        r"x must have shape \(\*batch, n_steps, n_features\), .* shape \(2,\)",
+        r"x must be of shape \(\*batch, n_steps, n_features\), .* shape \(2,\)",
         x=X[0, 0],
     ),
-    "x a scalar": Bad(ValueError, r"x must have shape .*, but has shape \(\)", x=1.0),
-    "x missing": Bad(TypeError, "x must be an array of real numbers, but is a NoneType", x=None),
-    "x a dict": Bad(TypeError, "x must be an array of real numbers, but is a dict", x={"x": X}),
+    "x a scalar": Bad(ValueError, r"x must be of shape .*, but is of shape \(\)", x=1.0),
+    "x missing": Bad(TypeError, "x must be an array of real numbers, but is None", x=None),
+    "x a dict": Bad(TypeError, "x must be an array of real numbers, but is a dict of", x={"x": X}),
     "x ragged": Bad(TypeError, "x must be an array .* but is a list", x=[[[1.0, 2.0]], [[1.0]]]),
     "x text": Bad(TypeError, "(?s)abstract array.*<class 'str'>.*at path x", x="x"),
     "x of objects": Bad(
         TypeError, "(?s)abstract array.*ndarray.*at path x", x=np.array([[None, None]])
     ),
     "x complex": Bad(
-        TypeError, "x must be an array of real numbers, but has dtype complex64", x=X * 1j
+        TypeError, "x must be an array of real numbers, but is .* dtype complex64", x=X * 1j
     ),
     "x of keys": Bad(
         TypeError,
@@ -58,13 +59,13 @@ BAD_CALLS = {
     ),
     "h0 of another batch": Bad(
         ValueError,
-        r"h0 must broadcast to \(\*batch, n_nodes\) = \(3, 4\), but has shape \(2, 4\)",
+        r"h0 must be broadcastable to \(\*batch, n_nodes\) = \(3, 4\), but is of shape \(2, 4\)",
         h0=np.ones((2, 4), np.float32),
     ),
-    "h0 of other nodes": Bad(ValueError, r"h0 .* has shape \(3,\)", h0=np.ones(3, np.float32)),
+    "h0 of other nodes": Bad(ValueError, r"h0 .* is of shape \(3,\)", h0=np.ones(3, np.float32)),
     "h0 with more batch axes than x": Bad(
         ValueError,
-        r"h0 .* = \(4,\), but has shape \(3, 4\)",
+        r"h0 .* = \(4,\), but is of shape \(3, 4\)",
         x=X[0],
         h0=np.ones((3, 4), np.float32),
     ),
@@ -73,34 +74,34 @@ BAD_CALLS = {
         TypeError, "params must be an RNNParams, but is a tuple", params=(WX, WH, B)
     ),
     "params a dict": Bad(TypeError, "params must be .* but is a dict", params=PARAMS._asdict()),
-    "params missing": Bad(TypeError, "params must be .* but is a NoneType", params=None),
+    "params missing": Bad(TypeError, "params must be .* but is None", params=None),
     "params an array": Bad(TypeError, "params must be an RNNParams", params=WX),
     "wx a vector": Bad(
         ValueError,
-        r"params.wx must have shape \(n_features, n_nodes\), but has shape \(2,\)",
+        r"params.wx must be of shape \(n_features, n_nodes\) .* but is of shape \(2,\)",
         params=PARAMS._replace(wx=WX[:, 0]),
     ),
     "stack of parameter sets": Bad(
         ValueError,
-        r"params.wx must have .* shape \(3, 2, 4\); .* with jax.vmap",
+        r"params.wx must be .*jax.vmap maps .* but is of shape \(3, 2, 4\)",
         params=RNNParams(*(np.stack([array] * 3) for array in PARAMS)),
     ),
     "wh of other nodes": Bad(
         ValueError,
-        r"params.wh must have shape \(n_nodes, n_nodes\) = \(4, 4\) to fit params.wx of shape "
-        r"\(2, 4\), but has shape \(3, 3\)",
+        r"params.wh must be of shape \(n_nodes, n_nodes\) = \(4, 4\) to fit params.wx of shape "
+        r"\(2, 4\), but is of shape \(3, 3\)",
         params=PARAMS._replace(wh=WH[:3, :3]),
     ),
     "wh not square": Bad(ValueError, "params.wh", params=PARAMS._replace(wh=WH[:2])),
     "wx and wh swapped": Bad(ValueError, "params.wh", params=RNNParams(WH, WX, B)),
     "b of other nodes": Bad(
         ValueError,
-        r"params.b must have shape \(n_nodes,\) = \(4,\) .* or be None, but has shape \(3,\)",
+        r"params.b must be of shape \(n_nodes,\) = \(4,\) .*, but is of shape \(3,\)",
         params=PARAMS._replace(b=B[:3]),
     ),
     "b a scalar": Bad(ValueError, r"params.b .* shape \(\)", params=PARAMS._replace(b=1.0)),
     "wx missing": Bad(
-        TypeError, "params.wx must be .* but is a NoneType", params=PARAMS._replace(wx=None)
+        TypeError, "params.wx must be .* but is None", params=PARAMS._replace(wx=None)
     ),
     "wh complex": Bad(
         TypeError, "params.wh must be .* dtype complex64", params=PARAMS._replace(wh=WH * 1j)
@@ -130,14 +131,14 @@ BAD_CALLS = {
     ),
     "lengths of another batch": Bad(
         ValueError,
-        r"lengths must have shape \(\*batch,\) = \(3,\) to fit x of shape \(3, 5, 2\), but have "
+        r"lengths must be of shape \(\*batch,\) = \(3,\) to fit x of shape \(3, 5, 2\), but is of "
         r"shape \(2,\)",
         options={"lengths": np.array([1, 2])},
     ),
     "lengths a scalar": Bad(ValueError, r"lengths .* shape \(\)", options={"lengths": 2}),
     "lengths of floats": Bad(
         TypeError,
-        "lengths must be integers, but have dtype float32",
+        "lengths must be integers, but is .* dtype float32",
         options={"lengths": np.ones(3, np.float32)},
     ),
     "lengths of bools": Bad(
@@ -146,21 +147,21 @@ BAD_CALLS = {
     "lengths text": Bad(TypeError, "(?s)str", options={"lengths": "abc"}),
     "resets of another batch": Bad(
         ValueError,
-        r"resets must have shape \(\*batch, n_steps\) = \(3, 5\) to fit x of shape \(3, 5, 2\), "
-        r"but have shape \(5,\)",
+        r"resets must be of shape \(\*batch, n_steps\) = \(3, 5\) to fit x of shape \(3, 5, 2\), "
+        r"but is of shape \(5,\)",
         options={"resets": np.ones(5, bool)},
     ),
     "resets of integers": Bad(
         TypeError,
-        "resets must be bool, but have dtype int32",
+        "resets must be bools, but is .* dtype int32",
         options={"resets": np.ones((3, 5), np.int32)},
     ),
     "reset_to without resets": Bad(
-        ValueError, "reset_to needs resets, but these are None", options={"reset_to": 0.0}
+        ValueError, "resets must be given where reset_to is, but is None", options={"reset_to": 0.0}
     ),
     "reset_to of another size": Bad(
         ValueError,
-        r"reset_to must broadcast to \(\*batch, n_nodes\) = \(3, \d+\), but has shape \(7,\)",
+        r"reset_to must be broadcastable to \(\*batch, n_nodes\) = .*, but is of shape \(7,\)",
         options={"resets": np.ones((3, 5), bool), "reset_to": np.ones(7)},
     ),
     "reset_to text": Bad(
@@ -201,14 +202,14 @@ def test_bad_calls(function: Callable[..., Any], transform: Callable[[Any], Any]
 
 
 BAD_STEPS: dict[str, tuple[type[Exception], str, Any, Any]] = {
-    "features": (ValueError, r"x_t has 3 features \(x_t: \(3,\)\)", B, np.ones(3, np.float32)),
-    "scalar input": (ValueError, r"x_t must have shape \(\*batch, n_features\), .* \(\)", B, 1.0),
-    "nodes": (ValueError, r"h must have .* n_nodes = 4, but has shape \(3,\)", B[:3], X[0, 0]),
-    "scalar state": (ValueError, r"h must have .* but has shape \(\)", 0.0, X[0, 0]),
-    "no state": (TypeError, "h must be an array .* but is a NoneType", None, X[0, 0]),
+    "features": (ValueError, r"x_t must be .* but is of shape \(3,\)", B, np.ones(3, np.float32)),
+    "scalar input": (ValueError, r"x_t must be of shape \(\*batch, n_features\), .* \(\)", B, 1.0),
+    "nodes": (ValueError, r"h must be .* ending in 4 .* but is of shape \(3,\)", B[:3], X[0, 0]),
+    "scalar state": (ValueError, r"h must be .* but is of shape \(\)", 0.0, X[0, 0]),
+    "no state": (TypeError, "h must be an array .* but is None", None, X[0, 0]),
     "batches": (
         ValueError,
-        r"h and x_t must have batch axes that broadcast .* \(2, 4\) and \(3, 2\)",
+        r"h must be broadcastable against x_t of shape \(3, 2\) .* but is of shape \(2, 4\)",
         WH[:2],
         X[:, 0],
     ),
@@ -241,7 +242,9 @@ LISTS: dict[str, tuple[Any, Any, Any]] = {
 @pytest.mark.parametrize("name", LISTS)
 def test_lists_are_refused_by_name(name: str) -> None:
     function, args, options = LISTS[name]
-    expected = rf"^{re.escape(name)} must be an array of real numbers, but is a (list|tuple)"
+    expected = (
+        rf"^{re.escape(name)} must be an array of real numbers, but is (a list|a tuple|\[|\()"
+    )
     with pytest.raises(TypeError, match=expected):
         function(*args, **options)
 
@@ -254,9 +257,9 @@ def test_unhashable_options_are_refused_by_name() -> None:
 
 
 def test_what_jit_refuses_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="x_t"):
+    with pytest.raises(OverflowError, match="x_t"):
         rnn_step(PARAMS, B, 2**70)
-    with pytest.raises(TypeError, match=r"params.wh must be .* but is a MaskedArray"):
+    with pytest.raises(TypeError, match=r"params.wh must be no masked array"):
         rnn_forward(PARAMS._replace(wh=np.ma.masked_array(np.ones((99, 4)))), X)
 
 
@@ -268,7 +271,7 @@ def test_another_byte_order_is_refused_by_name() -> None:
     def swapped(array: Any) -> Any:
         return array.astype(array.dtype.newbyteorder())
 
-    with pytest.raises(TypeError, match=r"params.wh must be in the byte order .* dtype '>f"):
+    with pytest.raises(TypeError, match=r"params.wh must be in the byte order .* dtype >f"):
         rnn_forward(params._replace(wh=swapped(params.wh)), x, lengths=lengths)
     with pytest.raises(TypeError, match="x must be in the byte order"):
         rnn_forward(params, swapped(x), lengths=lengths)

@@ -370,7 +370,7 @@ def test_traced_lengths_saturate(dtype: Any) -> None:
 @pytest.mark.parametrize("function", [rnn_forward, rnn_states])
 def test_lengths_that_have_values_must_be_in_range(function: Any, value: int, shown: str) -> None:
     lengths = np.array([0, value, 6])
-    expected = f"lengths must be from 0 to n_steps = 6, but hold {shown}"
+    expected = f"lengths must be from 0 to n_steps = 6, but is {shown}"
     with pytest.raises(ValueError, match=expected):
         function(PARAMS, X[0], lengths=lengths)
     with pytest.raises(ValueError, match=expected):
