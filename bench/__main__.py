@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     names = chosen_peers(options.peer)
     print("median time, times as long as jaxrnn [quartiles], XLA's temporary bytes")
-    print("In cells of an option, jaxrnn is the same without that option.")
+    print("In cells of lengths and checkpoints, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
     if options.quick and options.cell is None:
         cells = [cell for cell in cells if n_operations(cell, GRADIENT) < QUICK_OPERATIONS]

@@ -19,7 +19,8 @@ class Cell(NamedTuple):
       n_features: inputs of a step.
       n_nodes: hidden nodes.
       n_sets: how many parameter sets run on the same sequences; None for one set without an axis.
-      option: LENGTHS or CHECKPOINTS, which is compared with the same call without it; or None.
+      option: LENGTHS or CHECKPOINTS, which is compared with the same call without it; LEAK, which
+        all programs of the cell have; or None.
     """
 
     batch: int
@@ -38,6 +39,7 @@ class Cell(NamedTuple):
 
 LENGTHS = "lengths"
 CHECKPOINTS = "checkpoints"
+LEAK = "leak"
 
 GRID = (
     Cell(1, 3, 2, 4),
@@ -59,6 +61,15 @@ GRID = (
     Cell(32, 100, 64, 128, option=LENGTHS),
     Cell(64, 200, 64, 256, option=LENGTHS),
     Cell(8, 20_000, 8, 64, option=CHECKPOINTS),
+    Cell(1, 100, 8, 32, option=LEAK),
+    Cell(8, 50, 3, 16, option=LEAK),
+    Cell(4, 300, 5, 24, option=LEAK),
+    Cell(32, 100, 8, 32, option=LEAK),
+    Cell(32, 100, 64, 128, option=LEAK),
+    Cell(1, 1000, 16, 64, option=LEAK),
+    Cell(64, 200, 64, 256, option=LEAK),
+    Cell(128, 50, 256, 512, option=LEAK),
+    Cell(16, 2000, 8, 64, option=LEAK),
 )
 
 # In each series one size grows, and the others stay.
@@ -90,6 +101,11 @@ def sequence_lengths(cell: Cell) -> NDArray[np.int32]:
     lengths = np.random.default_rng(0).integers(1, cell.n_steps, cell.batch, endpoint=True)
     lengths[0] = cell.n_steps
     return lengths.astype(np.int32)
+
+
+def node_leaks(cell: Cell) -> NDArray[np.float32]:
+    """A leak of each node, from fast to slow."""
+    return np.linspace(1.0, 0.1, cell.n_nodes, dtype=np.float32)
 
 
 def n_operations(cell: Cell, kind: str) -> int:

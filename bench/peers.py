@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bench.cells import CHECKPOINTS, LENGTHS, Cell, sequence_lengths
+from bench.cells import CHECKPOINTS, LEAK, LENGTHS, Cell, node_leaks, sequence_lengths
 from jaxrnn import RNNParams, rnn_forward, rnn_states
 from jaxrnn.testing import oracle
 
@@ -47,7 +47,9 @@ class Peer(NamedTuple):
 
 def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package itself."""
-    return _of_jax(rnn_forward, lambda params, x: rnn_states(params, x).h, cell, params, x)
+    options: Any = {"leak": node_leaks(cell)} if cell.option == LEAK else {}
+    last = partial(rnn_forward, **options)
+    return _of_jax(last, lambda params, x: rnn_states(params, x, **options).h, cell, params, x)
 
 
 def jaxrnn_on_fixed_weights(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -107,9 +109,11 @@ def plain_scan(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
     def run(params: RNNParams[Any], x: jax.Array, keep: bool) -> Any:
         wx, wh, b = jax.tree.leaves(params)
+        leak = node_leaks(cell)
 
         def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            h = jnp.tanh(x_t @ wx + h @ wh + b)
+            f = jnp.tanh(x_t @ wx + h @ wh + b)
+            h = h + leak * (f - h) if cell.option == LEAK else f
             return h, h if keep else None
 
         h0 = jnp.zeros((x.shape[0], wh.shape[0]), x.dtype)
@@ -310,16 +314,16 @@ class Entry(NamedTuple):
     forward_only: bool = False
 
 
-# In each cell the first peer is what the others are compared with. In the cells of an option it is
-# the same call without the option.
+# In each cell the first peer is what the others are compared with. In the cells of lengths and of
+# checkpoints it is the same call without the option.
 PEERS = {
-    "jaxrnn": Entry(jaxrnn, runs=(ONE, MANY, LENGTHS, CHECKPOINTS)),
+    "jaxrnn": Entry(jaxrnn, runs=(ONE, MANY, LENGTHS, CHECKPOINTS, LEAK)),
     "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, runs=(ONE,), forward_only=True),
     "jaxrnn in chunks": Entry(jaxrnn_in_chunks, runs=(MANY,)),
     "jaxrnn on devices": Entry(jaxrnn_on_devices, runs=(MANY,)),
     "jaxrnn, lengths": Entry(jaxrnn_with_lengths, runs=(LENGTHS,)),
     "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, runs=(CHECKPOINTS,)),
-    "plain scan": Entry(plain_scan, runs=(ONE, MANY, CHECKPOINTS)),
+    "plain scan": Entry(plain_scan, runs=(ONE, MANY, CHECKPOINTS, LEAK)),
     "Flax linen": Entry(flax_linen, ("flax",)),
     "Flax linen, lengths": Entry(flax_linen_with_lengths, ("flax",), runs=(LENGTHS,)),
     "Flax linen, remat": Entry(flax_linen_with_remat, ("flax",), runs=(CHECKPOINTS,)),
@@ -337,6 +341,7 @@ KINDS = {
     MANY: (GRADIENT,),
     LENGTHS: (FORWARD, GRADIENT),
     CHECKPOINTS: (GRADIENT,),
+    LEAK: (FORWARD, GRADIENT, STATES),
 }
 
 
@@ -361,16 +366,17 @@ def expected(
     """The oracle's results, by kind; with many parameter sets, those of the last set."""
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
-    lengths = sequence_lengths(cell) if with_lengths else None
-    h = oracle.rnn_states(params, np.asarray(x), lengths=lengths).h
+    options: Any = {"lengths": sequence_lengths(cell)} if with_lengths else {}
+    options |= {"leak": node_leaks(cell)} if cell.option == LEAK else {}
+    h = oracle.rnn_states(params, np.asarray(x), **options).h
     last = h[..., -1, :]
 
     def gradient(values: Any, **cotangents: Any) -> Any:
-        gradients = oracle.rnn_gradients(params, np.asarray(x), lengths=lengths, **cotangents)
+        gradients = oracle.rnn_gradients(params, np.asarray(x), **options, **cotangents)
         return 0.5 * np.sum(values**2), gradients.params
 
     references = {FORWARD: last, GRADIENT: gradient(last, g_last=last)}
-    if cell.option is None and cell.n_sets is None:
+    if cell.option in (None, LEAK) and cell.n_sets is None:
         references[STATES] = gradient(h, g_h=h)
     return references
 

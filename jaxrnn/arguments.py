@@ -13,41 +13,50 @@ from jaxrnn.sequences import broadcast, zero_states
 
 
 def prepare_run(
-    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, **options: Unpack[Options]
+    params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]
 ) -> tuple[RNNParams[Any], Run]:
     """Check the arguments of a run, promote them to one dtype, and fill in the states."""
-    has_resets = options.get("reset_to") is None or options.get("resets") is not None
-    require(has_resets, "resets", "given where reset_to is", None, ValueError)
-    h0 = 0.0 if h0 is None else h0
-    restart: Any = h0 if options.get("reset_to") is None else options["reset_to"]
-    params, (x, h0, restart) = promote(params, x=x, h0=h0, reset_to=restart)
-    _check_last_axis("x", x, "(*batch, n_steps, n_features)", params)
+    reset_to: Any = options.get("reset_to")
+    has_resets = options.get("resets") is not None
+    fits = reset_to is None or has_resets
+    require(fits, "resets", "given where reset_to is", None, ValueError)
+    fits = reset_to is not None or not has_resets or h0 is None
+    expected = "given where resets and h0 are: zeros, or the state that a sequence starts from"
+    require(fits, "reset_to", expected, None, ValueError)
+    leak: Any = options.get("leak")
+    params, (x, h0, reset_to, leak) = promote(params, x=x, h0=h0, reset_to=reset_to, leak=leak)
+    _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
     lengths, resets = _as_lengths(options.get("lengths"), x), _as_resets(options.get("resets"), x)
-    zeros = zero_states(params, x, lengths, resets)
-    reset_to = None if resets is None else _fill("reset_to", restart, zeros)
-    h0 = _fill("h0", h0, zeros if reset_to is None else jnp.zeros_like(reset_to))
-    arrays: Any = {"lengths": lengths, "resets": resets, "reset_to": reset_to}
-    run = Run(x, h0, **{**options, **arrays})
+    leak = _as_leak(leak, (*x.shape[:-1], len(params.wh)), "(*batch, n_steps, n_nodes)")
+    zeros = zero_states(params, x, leak, lengths, resets)
+    # Both are of the type that follows from both: `jax.shard_map` and meshes require it.
+    zeros = jnp.zeros_like(_fill("h0", h0, zeros))
+    if has_resets:
+        reset_to = _fill("reset_to", reset_to, zeros)
+        zeros = jnp.zeros_like(reset_to)
+    h0 = _fill("h0", h0, zeros)
+    checked: Any = {"leak": leak, "lengths": lengths, "resets": resets, "reset_to": reset_to}
+    run = Run(x, h0, **{**options, **checked})
     require(isinstance(run.reverse, bool), "reverse", "a bool", run.reverse)
-    for name in ("unroll", "checkpoint_every"):
-        count = getattr(run, name)
-        if count is not None or name == "unroll":
-            require(type(count) is int, name, "an integer", count)
-            require(count >= 1, name, "at least 1", count, ValueError)
-    is_known = run.checkpoint_every is None or isinstance(x.shape[-2], int)
-    expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
-    require(is_known, "checkpoint_every", expected, run.checkpoint_every, ValueError)
+    require(isinstance(run.unroll, int), "unroll", "a Python integer or a bool", run.unroll)
+    require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
+    every = run.checkpoint_every
+    if every is not None:
+        require(type(every) is int, "checkpoint_every", "a Python integer", every)
+        require(every >= 1, "checkpoint_every", "at least 1", every, ValueError)
+        expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
+        require(isinstance(x.shape[-2], int), "checkpoint_every", expected, every, ValueError)
     _check_activation(run.activation, h0)
     return params, run
 
 
 def prepare_step(
-    params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, activation: Activation
-) -> tuple[RNNParams[Any], jax.Array, jax.Array]:
+    params: RNNParams[Any], h: Any, x_t: Any, activation: Activation, leak: Any
+) -> tuple[RNNParams[Any], jax.Array, jax.Array, jax.Array | None]:
     """Check the arguments of a step, promote them to one dtype, and broadcast the batch axes."""
-    params, (h, x_t) = promote(params, h=h, x_t=x_t)
-    _check_last_axis("x_t", x_t, "(*batch, n_features)", params)
-    _check_last_axis("h", h, "(*batch, n_nodes)", params)
+    params, (h, x_t, leak) = promote(params, h=h, x_t=x_t, leak=leak)
+    _check_last_axis("x_t", x_t, "(*batch, n_features)", params, n_axes=1)
+    _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
     try:
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
     except ValueError:
@@ -58,31 +67,35 @@ def prepare_step(
         h = broadcast(h, jnp.broadcast_to(like, (*batch, h.shape[-1])))
     x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
     _check_activation(activation, h)
-    return params, h, x_t
+    return params, h, x_t, _as_leak(leak, h.shape, "(*batch, n_nodes)")
 
 
-def promote(params: RNNParams[Any], **inputs: ArrayLike) -> tuple[RNNParams[Any], list[jax.Array]]:
-    """Make arrays of parameters and inputs, of the one floating dtype that all promote to."""
+def promote(params: RNNParams[Any], **inputs: Any) -> tuple[RNNParams[Any], list[Any]]:
+    """Convert everything to arrays of one common floating dtype; what is optional may be None."""
     require(isinstance(params, RNNParams), "params", "an RNNParams", params)
-    weights = {f"params.{name}": value for name, value in params._asdict().items()}
-    given = inputs | weights
-    if params.b is None:
-        del given["params.b"]
-    arrays = {name: _as_array(name, value) for name, value in given.items()}
-    check_params(RNNParams(*(arrays.get(name) for name in weights)))
-    # The Python type `float` makes integers floating and widens nothing.
+    given = inputs | {f"params.{name}": value for name, value in params._asdict().items()}
+    optional = ("h0", "reset_to", "leak", "params.wx", "params.b")
+    arrays = {
+        name: _as_array(name, value)
+        for name, value in given.items()
+        if value is not None or name not in optional
+    }
+    weights = [f"params.{name}" for name in RNNParams._fields]
+    check_params(RNNParams(*map(arrays.get, weights)))
+    # `float` is weakly typed: it makes integers floating, and float16 stays float16.
     try:
         dtype = jnp.result_type(*arrays.values(), float)
     except ValueError as error:  # of types that JAX does not promote, such as int4
         error.add_note(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items()))
         raise
     arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-    return RNNParams(*(arrays.get(name) for name in weights)), [arrays[name] for name in inputs]
+    return RNNParams(*map(arrays.get, weights)), [*map(arrays.get, inputs)]
 
 
-def _as_array(name: str, value: ArrayLike) -> jax.Array:
-    expected = "an array of real numbers"
-    require(not isinstance(value, list | tuple), name, expected, value)  # as JAX does
+def _as_array(name: str, value: Any, kind: str = "real numbers") -> jax.Array:
+    expected = f"an array of {kind}"
+    if isinstance(value, list | tuple):  # JAX refuses them too
+        refuse(name, f"{expected} (jnp.asarray makes one)", value)
     try:
         array = jnp.asarray(value)
     except (OverflowError, TypeError, ValueError):
@@ -95,8 +108,9 @@ def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     """As int32, where a length out of range is the nearest in range."""
     if lengths is None:
         return None
-    array = _as_array("lengths", lengths)
-    require(jnp.issubdtype(array.dtype, jnp.integer), "lengths", "integers", array)
+    array = _as_array("lengths", lengths, "integers")
+    is_integer = jnp.issubdtype(array.dtype, jnp.integer)
+    require(is_integer, "lengths", "an array of integers", array)
     _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
@@ -104,17 +118,30 @@ def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     return jnp.clip(array, jnp.zeros_like(n_steps), n_steps).astype(jnp.int32)
 
 
+def _as_leak(leak: jax.Array | None, shape: tuple[int, ...], axes: str) -> jax.Array | None:
+    """With as many axes as `shape`, of which those with one entry broadcast."""
+    if leak is None:
+        return None
+    n_missing = len(shape) - leak.ndim
+    pairs = zip(leak.shape, shape[max(n_missing, 0) :], strict=False)
+    fits = n_missing >= 0 and all(size in (1, full) for size, full in pairs)
+    require(fits, "leak", f"broadcastable to {axes} = {shape}", leak, ValueError)
+    return jnp.expand_dims(leak, range(n_missing))
+
+
 def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     if resets is None:
         return None
-    array = _as_array("resets", resets)
-    require(array.dtype == jnp.bool_, "resets", "bools", array)
+    array = _as_array("resets", resets, "bools")
+    require(array.dtype == jnp.bool_, "resets", "an array of bools", array)
     _check_shape("resets", array, "(*batch, n_steps)", x.shape[:-1], f"x of shape {x.shape}")
     return array
 
 
-def _fill(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
-    """Broadcast to the shape and type of all states."""
+def _fill(name: str, state: jax.Array | None, zeros: jax.Array) -> jax.Array:
+    """Broadcast to the shape and type of all states; None is zero."""
+    if state is None:
+        return zeros
     try:
         return zeros + broadcast(state, zeros)
     except ValueError:
@@ -124,12 +151,14 @@ def _fill(name: str, state: jax.Array, zeros: jax.Array) -> jax.Array:
 def check_params(params: RNNParams[Any], name: str = "params") -> None:
     """Require shapes that fit each other."""
     wx, wh, b = params
-    expected = "of shape (n_features, n_nodes) (jax.vmap maps over a stack of parameter sets)"
-    require(wx.ndim == 2, f"{name}.wx", expected, wx, ValueError)
-    n_nodes, fit = wx.shape[1], f"{name}.wx of shape {wx.shape}"
-    _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", (n_nodes, n_nodes), fit)
+    n_nodes, fit = wh.shape[-1:], f"{name}.wh"
+    if wx is not None:
+        expected = "of shape (n_features, n_nodes) (jax.vmap maps over a stack of parameter sets)"
+        require(wx.ndim == 2, f"{name}.wx", expected, wx, ValueError)
+        n_nodes, fit = wx.shape[1:], f"{name}.wx of shape {wx.shape}"
+    _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", n_nodes * 2 or (1, 1), fit)
     if b is not None:
-        _check_shape(f"{name}.b", b, "(n_nodes,)", (n_nodes,), fit)
+        _check_shape(f"{name}.b", b, "(n_nodes,)", n_nodes, fit)
 
 
 def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: str) -> None:
@@ -137,11 +166,14 @@ def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: 
     require(array.shape == shape, name, expected, array, ValueError)
 
 
-def _check_last_axis(name: str, array: jax.Array, axes: str, params: RNNParams[Any]) -> None:
-    """Require as many entries as `params.wx` has rows, or nodes, behind batch axes and steps."""
-    size = params.wx.shape["n_nodes" in axes]
-    fits = array.ndim >= axes.count(",") and array.shape[-1] == size
-    expected = f"of shape {axes}, ending in {size} to fit params.wx of shape {params.wx.shape}"
+def _check_last_axis(
+    name: str, array: jax.Array, axes: str, params: RNNParams[Any], n_axes: int
+) -> None:
+    """Require n_features entries in the last of at least `n_axes` axes; n_nodes without `wx`."""
+    weights = "wh" if params.wx is None else "wx"
+    shape = getattr(params, weights).shape
+    fits = array.ndim >= n_axes and array.shape[-1] == shape[0]
+    expected = f"of shape {axes}, ending in {shape[0]} to fit params.{weights} of shape {shape}"
     require(fits, name, expected, array, ValueError)
 
 
@@ -150,11 +182,10 @@ def _check_activation(activation: Activation, states: jax.Array) -> None:
     require(callable(activation), "activation", "callable", activation)
     like = jax.ShapeDtypeStruct(states.shape, states.dtype)
     try:
-        # In a lambda, as JAX keeps weak references to what it traces, and not all callables have
-        # them.
+        # In a lambda, as JAX needs weak references to what it traces. Not all callables have them.
         h = jax.eval_shape(lambda a: activation(a), like)
     except Exception as error:
-        error.add_note("in activation, which is called on arrays that are traced")
+        error.add_note("in activation, which JAX traces: write it with jax.numpy, not with NumPy")
         raise
     if (getattr(h, "shape", None), getattr(h, "dtype", None)) != (like.shape, like.dtype):
         came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__

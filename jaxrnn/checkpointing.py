@@ -1,4 +1,6 @@
-"""A run in pieces, of which the backward pass keeps one state each.
+"""Checkpointing: the forward pass stores one state of each piece of a run.
+
+The backward pass computes the others again.
 
 Griewank, "Achieving logarithmic growth of temporal and spatial complexity in reverse automatic
 differentiation", Optimization Methods and Software 1 (1992), 35-54, with a single level.
@@ -25,7 +27,7 @@ def run_pieces(params: RNNParams[Any], run: Run) -> Trajectory:
     def run_piece(size: int, h: jax.Array, first: Any) -> tuple[jax.Array, Any]:
         # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
         out = recurrence.run_steps(params, run.cut(first, size, h))
-        return out.last, (out.a, out.h)
+        return out.last, (out.a, out.h, out.f)
 
     n_left = n_steps % every
     n_whole = n_steps - n_left
@@ -42,9 +44,9 @@ def run_pieces(params: RNNParams[Any], run: Run) -> Trajectory:
     else:
         h, of_whole = run_whole(run.h0)
         h, of_left = run_left(h)
-    a, h_all = jax.tree.map(
+    a, h_all, f = jax.tree.map(
         lambda whole, left: jnp.concatenate([whole.reshape(n_whole, *left.shape[1:]), left]),
         of_whole,
         of_left,
     )
-    return Trajectory(h, a, h_all)
+    return Trajectory(h, a, h_all, f)

@@ -18,11 +18,14 @@ def refuse(name: str, expected: str, came: Any, error: Any = TypeError) -> NoRet
 
 
 def _describe(value: Any) -> str:
-    """Describe arrays by shape and dtype, as they may be large, and what holds them by types."""
+    """Describe an array by shape and dtype, what holds arrays by its type, others by their repr."""
     arrays = (jax.Array, np.ndarray)
     if isinstance(value, arrays):
         return f"of shape {value.shape} and dtype {value.dtype}"
-    if any(isinstance(leaf, arrays) for leaf in jax.tree.leaves(value)):
-        kinds = ["array" if isinstance(each, arrays) else type(each).__name__ for each in value]
-        return f"a {type(value).__name__} of {kinds}"
-    return repr(value)
+    if not any(isinstance(leaf, arrays) for leaf in jax.tree.leaves(value)):
+        return repr(value)
+    kind = type(value).__name__
+    if kind not in ("list", "tuple"):
+        return f"of type {kind}"
+    kinds = ["array" if isinstance(each, arrays) else type(each).__name__ for each in value]
+    return f"a {kind} of {', '.join(kinds)}"

@@ -9,17 +9,22 @@ from jax.typing import ArrayLike
 from jaxrnn import recurrence
 from jaxrnn.arguments import prepare_run, prepare_step
 from jaxrnn.checkpointing import run_pieces
-from jaxrnn.jitting import jitted
+from jaxrnn.jitting import Jitted
 from jaxrnn.options import Activation, Options
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import RNNStates
 
 
-@jitted()
+@Jitted
 def rnn_step(
-    params: RNNParams[Any], h: ArrayLike, x_t: ArrayLike, *, activation: Activation = jnp.tanh
+    params: RNNParams[Any],
+    h: ArrayLike,
+    x_t: ArrayLike,
+    *,
+    activation: Activation = jnp.tanh,
+    leak: ArrayLike | None = None,
 ) -> jax.Array:
-    """One step of the recurrence: `activation(x_t wx + h wh + b)`.
+    """One step of the recurrence: `h + leak (activation(x_t wx + h wh + b) - h)`.
 
     Args:
       params: the network.
@@ -28,6 +33,7 @@ def rnn_step(
       x_t: the input of the step, `(*batch, n_features)`. The batch axes of `h` and `x_t` broadcast
         against each other: many states under one input, or one state under many inputs.
       activation: as in `rnn_forward`.
+      leak: likewise, but it broadcasts to `(*batch, n_nodes)`.
 
     Returns:
       The state after the step, `(*batch, n_nodes)`, in the dtype of `rnn_forward`.
@@ -51,21 +57,57 @@ def rnn_step(
             h -= jnp.linalg.solve(jax.jacfwd(step)(h) - jnp.eye(16), step(h) - h)
         assert jnp.allclose(step(h), h, atol=1e-5)
         eigenvalues = jnp.linalg.eigvals(jax.jacfwd(step)(h))  # the point repels where |.| > 1
+
+      Real-time recurrent learning: the gradient of a loss over all steps without a backward pass.
+      `by_params` is the derivative of the state by every parameter, carried forward in time
+      (Williams and Zipser, Neural Computation 1 (1989), 270-280).
+
+        from jaxrnn import rnn_states
+
+        x = jax.random.normal(jax.random.key(2), (40, 2))
+        loss = lambda h: jnp.sum(h**2)
+
+        def learn(carry, x_t):
+            h, by_params, gradient = carry
+            direct, by_h = jax.jacfwd(rnn_step, argnums=(0, 1))(params, h, x_t)
+            h = rnn_step(params, h, x_t)
+            by_params = jax.tree.map(lambda d, p: d + jnp.tensordot(by_h, p, 1), direct, by_params)
+            add = lambda g, p: g + jnp.tensordot(jax.grad(loss)(h), p, 1)
+            return (h, by_params, jax.tree.map(add, gradient, by_params)), by_h
+
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        start = jnp.zeros(16), jax.tree.map(lambda p: jnp.zeros((16, *p.shape)), params), nothing
+        (h, _, gradient), jacobians = jax.lax.scan(learn, start, x)
+        expected = jax.grad(lambda params: loss(rnn_states(params, x).h))(params)
+        close = lambda g, e: jnp.allclose(g, e, rtol=1e-4, atol=1e-4)
+        assert jax.tree.all(jax.tree.map(close, gradient, expected))
+
+      Lyapunov exponents: the mean rates, a step, at which small differences of the state grow.
+
+        def grow(q, jacobian):
+            q, r = jnp.linalg.qr(jacobian @ q)
+            return q, jnp.log(jnp.abs(jnp.diag(r)))
+
+        exponents = jnp.mean(jax.lax.scan(grow, jnp.eye(16), jacobians)[1], axis=0)
+        by_h0 = jax.jacrev(lambda h0: rnn_states(params, x, h0).h[-1])(jnp.zeros(16))
+        assert jnp.allclose(exponents[0], jnp.log(jnp.linalg.norm(by_h0, 2)) / 40, atol=0.1)
+        volume = jnp.linalg.slogdet(jacobians).logabsdet  # their sum is how fast a volume grows
+        assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
     """
-    params, h, x_t = prepare_step(params, h, x_t, activation)
-    return recurrence.step(params, h, x_t, activation)
+    return recurrence.step(*prepare_step(params, h, x_t, activation, leak), activation)
 
 
-@jitted()
+@Jitted
 def rnn_forward(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
 
-        a_t = x_t wx + h_{t-1} wh + b      h_t = activation(a_t)      t = 1 .. n_steps
+        a_t = x_t wx + h_{t-1} wh + b
+        h_t = h_{t-1} + leak_t (activation(a_t) - h_{t-1})      t = 1 .. n_steps
 
-    This is the network of Elman, "Finding structure in time", Cognitive Science 14 (1990), 179-211,
-    without its output layer. `rnn_states` gives every step.
+    Without a leak, h_t is activation(a_t): the network of Elman, "Finding structure in time",
+    Cognitive Science 14 (1990), 179-211, without its output layer. `rnn_states` gives every step.
 
     Args:
       params: the network.
@@ -74,7 +116,16 @@ def rnn_forward(
         initial state for the whole batch. None is zero.
       activation: an elementwise function that keeps shape and dtype. Define it once, outside any
         loop: a new function object, such as a lambda at each call, is a new compilation. JAX keeps
-        each compilation, of one or two megabytes, until `jax.clear_caches()`.
+        each compilation, of one or two megabytes, until `jax.clear_caches()`. The fast derivative
+        is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `jax.nn.softplus`, `jax.lax.tanh` and
+        `jax.lax.logistic` themselves; JAX differentiates others, a lambda around one of these
+        included, step by step. A function may close over traced arrays, such as a gain that is
+        trained.
+      leak: how far each node moves from its state towards the activation, which broadcasts to
+        `(*batch, n_steps, n_nodes)`: 0 holds the state, 1 is the network without a leak, and dt/tau
+        is a rate network of time constant tau. Any number is taken, and it may be traced and
+        differentiated. Where it is 0 the input must still be finite, as 0 times NaN is NaN. In the
+        padding its value, NaN included, reaches nothing. None is 1.
       lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps. What comes
         after them in `x` is padding. In the padding the state stays as it is, and nothing that the
         padding contains, NaN included, reaches a value or a gradient. Length 0 gives `h0`. A Python
@@ -83,19 +134,19 @@ def rnn_forward(
       resets: bool `(*batch, n_steps)`. Where true, the state is set to `reset_to` before that step,
         as at the beginning of a sequence that is packed behind another. Resets in the padding do
         nothing.
-      reset_to: the state after a reset, which broadcasts as `h0` does. None is `h0`. Pass it, for
-        example as zeros, when a call runs on from the last state of another: without it a reset
-        would return to that state.
+      reset_to: the state after a reset, which broadcasts as `h0` does. None is zero, and an error
+        with `h0`: a call that runs on from the last state of another would return to that state.
       reverse: run from the last step that is not padding to the first.
       checkpoint_every: store one state in this many for the backward pass, and compute the others
         again there. The memory is some n_steps / checkpoint_every + checkpoint_every states, which
         is least near the square root of n_steps, for about a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
-      unroll: steps in one iteration of the loop, passed on to `jax.lax.scan`.
+      unroll: steps in one iteration of the loop, or whether to unroll it fully, as in
+        `jax.lax.scan`.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
-      Everything is computed in the dtype of the result: what `params`, `x` and `h0` promote to by
+      Everything is computed in the dtype of the result: what all its arrays but masks promote to by
       JAX's rules, made floating. bfloat16 with float32 gives float32, integers with float32 give
       float32, integers alone give JAX's default, and float64 needs x64. NumPy arrays and Python
       numbers are taken; lists are not, as in JAX.
@@ -103,10 +154,10 @@ def rnn_forward(
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
         is not callable or changes shape or dtype, `lengths` are not integers or `resets` not bool,
-        `reverse` is not a bool, `checkpoint_every` or `unroll` is not an integer.
+        `reverse` is not a bool, `checkpoint_every` is not an integer, or `unroll` neither.
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
-        `checkpoint_every` or `unroll` is less than 1, `checkpoint_every` is given with a symbolic
-        n_steps, or `reset_to` is given without `resets`.
+        `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
+        0, `reset_to` is given without `resets`, or `resets` and `h0` without `reset_to`.
 
     Example:
       Sequences of 4 and 2 steps, where the padding of the second is NaN.
@@ -135,7 +186,7 @@ def rnn_forward(
     return run_pieces(*prepare_run(params, x, h0, **options)).last
 
 
-@jitted()
+@Jitted
 def rnn_states(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[jax.Array]:
@@ -146,7 +197,8 @@ def rnn_states(
 
     Returns:
       `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Each step stands beside its input in
-      `x`, with `reverse` too. In the padding `h` is the last real state and `a` is zero. Inside
+      `x`, with `reverse` too. In the padding `h` is the state that the run holds there, the last
+      real state or with `reverse` `h0`, and `a` is zero. Inside
       `jax.jit`, a field that is not used is not stored. For the last state alone, call
       `rnn_forward`, which stores neither.
 
@@ -176,5 +228,47 @@ def rnn_states(
         packed = x[0, :11]
         h = rnn_states(params, packed, resets=jnp.isin(jnp.arange(11), jnp.array([0, 4]))).h
         assert jnp.allclose(h[4:], rnn_states(params, packed[4:]).h, atol=1e-5)
+
+      A policy with memory, by reinforcement (Williams, Machine Learning 8 (1992), 229-256). An
+      episode shows its cue, -1 or 1, in the first of five steps. In the last the action must be the
+      cue. `rnn_step` acts; `rnn_states` runs the same parameters over the rollout, to learn.
+
+        import optax
+        from jaxrnn import rnn_step
+
+        def act(params, world, key):
+            (rnn, readout), (t, cue, h) = params, world
+            for_action, for_cue = jax.random.split(key)
+            x_t = jnp.stack([jnp.where(t == 0, cue, 0), jnp.float32(t == 4)], axis=-1)
+            h = rnn_step(rnn, jnp.where((t == 0)[:, None], 0, h), x_t)
+            is_one = jax.random.bernoulli(for_action, jax.nn.sigmoid(h @ readout))
+            action = jnp.where(is_one, 1.0, -1.0)
+            reward = jnp.where(t == 4, action * cue, 0)
+            cue = jnp.where(t == 4, jax.random.rademacher(for_cue, (64,), float), cue)
+            return ((t + 1) % 5, cue, h), (x_t, t == 0, action, reward, h)
+
+        def loss(params, h0, x, done, action, reward):
+            rnn, readout = params
+            h = rnn_states(rnn, x.swapaxes(0, 1), h0, resets=done.T, reset_to=0).h.swapaxes(0, 1)
+            return -jnp.mean(reward * jax.nn.log_sigmoid(action * (h @ readout))), h
+
+        def update(state, key):
+            params, moments, world = state
+            keys = jax.random.split(key, 20)  # 20 steps in 64 environments
+            new, (*rollout, acted) = jax.lax.scan(lambda w, k: act(params, w, k), world, keys)
+            gradient, h = jax.grad(loss, has_aux=True)(params, world[2], *rollout)
+            changes, moments = optimiser.update(gradient, moments)
+            state = optax.apply_updates(params, changes), moments, new
+            return state, (jnp.sum(rollout[-1]) / (4 * 64), jnp.max(jnp.abs(h - acted)))
+
+        optimiser = optax.adam(0.01)
+        start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
+        params = init_params(jax.random.key(0), 2, 16, b_init=init.zeros, **start), jnp.zeros(16)
+        world = jnp.arange(64) % 5, jnp.ones(64), jnp.zeros((64, 16))
+        train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
+        keys = jax.random.split(jax.random.key(1), 60)
+        _, (score, differences) = train((params, optimiser.init(params), world), keys)
+        assert jnp.mean(score[-5:]) > 0.9  # 1 is best, and chance is 0
+        assert jnp.max(differences) < 1e-5
     """
     return run_pieces(*prepare_run(params, x, h0, **options)).states()

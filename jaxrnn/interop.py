@@ -14,12 +14,12 @@ state, where torch and ONNX have zeros.
 The mappings hold weights alone. The other library's remaining settings are options here: pass its
 activation as `activation`, pass `reverse` if its single direction runs backwards, and put the batch
 first with `jnp.moveaxis` if time is its first axis. The initial and final states of torch and ONNX
-are `h0` and `last`, stacked: `jnp.stack(jax.tree.leaves(last))`.
+go in by `unstack_states` and out by `stack_states`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,14 @@ Array: TypeAlias = NDArray[Any]
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
-    """The layers of a `torch.nn.RNN`.
+    """The layers of a `torch.nn.RNN`, or the one layer of a `torch.nn.RNNCell`.
 
     Args:
       state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`, and
         `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither. The layers above have the same with
-        `l1` and so on, and the other direction has `_reverse` at the end of each key. Cut the
-        prefix off the keys if the network is part of a larger model.
+        `l1` and so on, and the other direction has `_reverse` at the end of each key. The keys of
+        an `RNNCell` have no `_l0`. Cut the prefix off the keys if the network is part of a larger
+        model.
 
     Returns:
       For each layer an `RNNParams`, or a pair (forward, backward) of them, as for `rnn_stacked`.
@@ -61,20 +62,21 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
         assert h.shape == (2, 7, 4)
     """
     rest = _entries("state_dict", state_dict)
-    two = any(str(key).endswith("_reverse") for key in rest)
+    is_cell = not rest.keys().isdisjoint(["weight_ih", "weight_hh"])
+    two = not is_cell and any(str(key).endswith("_reverse") for key in rest)
     suffixes = ("", "_reverse") if two else ("",)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
-    for i in range(max(depths, default=0) + 1):
+    for i in range(1 if is_cell else max(depths, default=0) + 1):
         directions: list[RNNParams[Array]] = []
         for suffix in suffixes:
-            place = f"l{i}{suffix}"
+            place = "" if is_cell else f"_l{i}{suffix}"
             size = len(directions[0].wh) if directions else "n_nodes"
-            wx = _take(rest, "state_dict", f"weight_ih_{place}", (size, n_features))
+            wx = _take(rest, "state_dict", f"weight_ih{place}", (size, n_features))
             n_nodes, n_features = wx.shape
-            wh = _take(rest, "state_dict", f"weight_hh_{place}", (n_nodes, n_nodes))
-            keys = [f"bias_{kind}_{place}" for kind in ("ih", "hh")]
+            wh = _take(rest, "state_dict", f"weight_hh{place}", (n_nodes, n_nodes))
+            keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
             if rest.keys().isdisjoint(keys):
                 b = None
             else:
@@ -91,6 +93,7 @@ def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
     """The `state_dict` of a `torch.nn.RNN` with the layers of `rnn_stacked`.
 
     If no layer has a bias there is none, for `bias=False`. If some have one, the others get zeros.
+    For an `RNNCell`, cut `_l0` off the keys.
 
     Raises:
       TypeError, ValueError: `layers` are not those of `rnn_stacked`, or torch cannot hold them: all
@@ -189,6 +192,90 @@ def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
         biases = [_bias_or_zeros(params) for params in directions]
         inputs["B"] = np.stack([np.concatenate([b, np.zeros_like(b)]) for b in biases])
     return inputs
+
+
+def unstack_states(h: Any, layers: Sequence[Layer[Any]]) -> tuple[Any, ...]:
+    """The states of torch or ONNX, which are one array, as `h0` of `rnn_stacked`.
+
+    For layers in two directions `h[0]` is the forward state of the lowest, `h[1]` its backward one,
+    `h[2]` the forward state of the next, and so on.
+
+    Args:
+      h: `(n_layers * n_directions, *batch, n_nodes)`: `h_0` or `h_n` of a `torch.nn.RNN`,
+        `initial_h` or `Y_h` of ONNX's `RNN`.
+      layers: those of `rnn_stacked`. The one layer of `from_onnx` is `(layer,)`.
+
+    Returns:
+      For each layer a state `(*batch, n_nodes)`, or a pair of them. ONNX's one layer has `[0]`.
+
+    Raises:
+      TypeError: `h` is not an array of real numbers, or `layers` are not those of `rnn_stacked`.
+      ValueError: the shape of `h` does not fit the layers.
+
+    Example:
+        import jax
+        import numpy as np
+        from jaxrnn import init_stacked, interop, rnn_stacked
+
+        layers = init_stacked(jax.random.key(0), 3, (4, 4), bidirectional=True)
+        h_0 = np.ones((4, 2, 4))  # layers * directions, batch, nodes
+        h, last = rnn_stacked(layers, np.ones((2, 7, 3)), interop.unstack_states(h_0, layers))
+        assert interop.stack_states(last).shape == (4, 2, 4)
+    """
+    check_layers(layers)
+    array = _array("h", h)
+    directions = [[layer] if isinstance(layer, RNNParams) else layer for layer in layers]
+    sizes = [
+        _array(f"layers[{i}].wh", params.wh).shape[-1]
+        for i, layer in enumerate(directions)
+        for params in layer
+    ]
+    expected = f"of shape ({len(sizes)}, *batch, {sizes[0]}) to fit layers of {sizes} nodes"
+    fits = array.ndim >= 2 and [array.shape[-1]] * len(array) == sizes
+    require(fits, "h", expected, array, ValueError)
+    states = iter(array)
+    pairs = [tuple(next(states) for _ in layer) for layer in directions]
+    return tuple(pair if len(pair) == 2 else pair[0] for pair in pairs)
+
+
+def stack_states(last: Sequence[Any]) -> Array:
+    """The states of a network as the one array of torch or ONNX. It undoes `unstack_states`.
+
+    Args:
+      last: `last` of `rnn_stacked` or `rnn_bidirectional`, or an `h0` without None: for each layer
+        a state `(*batch, n_nodes)`, or a pair of them.
+
+    Returns:
+      `(n_layers * n_directions, *batch, n_nodes)`.
+
+    Raises:
+      TypeError: `last` is not a tuple or list, or a state is not an array of real numbers.
+      ValueError: it is empty, or the states differ in shape.
+
+    Example:
+        import numpy as np
+        from jaxrnn import interop
+
+        forward, backward = np.zeros((2, 4)), np.ones((2, 4))
+        assert interop.stack_states(((forward, backward),)).shape == (2, 2, 4)
+    """
+    is_tuple = isinstance(last, tuple | list)
+    require(is_tuple, "last", "a tuple or list, one state or pair a layer", last)
+    require(len(last) > 0, "last", "of at least one layer", last, ValueError)
+    states: dict[str, Any] = {}
+    for i, state in enumerate(last):
+        is_pair = isinstance(state, tuple | list)
+        pair = state if is_pair else [state]
+        name = f"last[{i}]"
+        require(not is_pair or len(pair) == 2, name, "a state or a pair of them", state)
+        states |= {f"{name}[{k}]" if is_pair else name: each for k, each in enumerate(pair)}
+    arrays = {name: _array(name, state) for name, state in states.items()}
+    first = next(iter(arrays.values()))
+    for name, array in arrays.items():
+        expected = f"of shape (*batch, n_nodes), the same for all states: {first.shape}"
+        fits = array.ndim >= 1 and array.shape == first.shape
+        require(fits, name, expected, array, ValueError)
+    return np.stack(list(arrays.values()))
 
 
 def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
@@ -348,20 +435,29 @@ def _array(name: str, value: Any) -> Array:
     return array
 
 
-def _directions(name: str, layer: Layer[Any]) -> list[RNNParams[Array]]:
+class _Arrays(NamedTuple):
+    """Parameters as NumPy arrays, none of which but the bias may be missing."""
+
+    wx: Array
+    wh: Array
+    b: Array | None
+
+
+def _directions(name: str, layer: Layer[Any]) -> list[_Arrays]:
     """The one or two directions of a layer."""
     if isinstance(layer, RNNParams):
         return [_as_arrays(name, layer)]
     return [_as_arrays(f"{name}[{i}]", params) for i, params in enumerate(layer)]
 
 
-def _as_arrays(name: str, params: RNNParams[Any]) -> RNNParams[Array]:
+def _as_arrays(name: str, params: RNNParams[Any]) -> _Arrays:
     require(isinstance(params, RNNParams), name, "an RNNParams", params)
+    require(params.wx is not None, f"{name}.wx", "an array, as other libraries need it", None)
     wx, wh = (_array(f"{name}.{field}", getattr(params, field)) for field in ("wx", "wh"))
-    arrays = RNNParams(wx, wh, None if params.b is None else _array(f"{name}.b", params.b))
-    check_params(arrays, name)
-    return arrays
+    b = None if params.b is None else _array(f"{name}.b", params.b)
+    check_params(RNNParams(wx, wh, b), name)
+    return _Arrays(wx, wh, b)
 
 
-def _bias_or_zeros(params: RNNParams[Array]) -> Array:
+def _bias_or_zeros(params: _Arrays) -> Array:
     return np.zeros(len(params.wh), params.wh.dtype) if params.b is None else params.b

@@ -1,7 +1,7 @@
 """`jax.jit` for the public functions, with the checks that must run before it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import update_wrapper
 from types import MethodType
@@ -19,44 +19,44 @@ R = TypeVar("R")
 
 
 class Jitted(Generic[P, R]):
-    """A function under `jax.jit`, whose `lower`, `trace`, `eval_shape` and so on it has too.
+    """A function under `jax.jit`, with checks of what `jax.jit` would misread in silence.
 
-    Each call checks what `jax.jit` would misread in silence, or refuse without naming the argument.
+    Once `jax.jit` has compiled a call, a masked array or one of another byte order passes for an
+    array of the same shape, and gives wrong numbers.
     """
 
-    # `functools.wraps` copies the other attributes to what JAX makes of the function.
-    __slots__ = ("__dict__", "__weakref__", "_compiled", "_names", "_static")
+    __name__: str
+    __qualname__: str
 
-    def __init__(self, function: Callable[P, R], *more_static: str) -> None:
-        """Jit the function. Options that are no arrays are static, and so are `more_static`."""
+    def __init__(self, function: Callable[P, R]) -> None:
+        """Jit the function, with options static that are not arrays."""
         signature = inspect.signature(function)
         *parameters, last = signature.parameters.values()
-        if last.kind is last.VAR_KEYWORD:  # `help` shows every option in its place
-            last = last.replace(kind=last.KEYWORD_ONLY)
+        options = [last]
+        if last.kind is last.VAR_KEYWORD:  # `help` shows each option in its place
             types = Options.__annotations__
+            last = last.replace(kind=last.KEYWORD_ONLY)
             options = [
                 last.replace(name=each.name, default=each.default, annotation=types[each.name])
                 for each in OPTIONS
             ]
-        else:
-            options = [last]
         update_wrapper(self, function)
         self.__signature__ = signature.replace(parameters=[*parameters, *options])
         self._names = tuple(self.__signature__.parameters)
-        self._static = [name for name in (*STATIC, *more_static) if name in self._names]
+        self._static = [name for name in (*STATIC, "dropout") if name in self._names]
 
-        def on_own_mesh(*args: P.args, **kwargs: P.kwargs) -> R:
+        def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+            self._check_names(kwargs)
             with _explicit_mesh_of((args, kwargs)):
                 return function(*args, **kwargs)
 
-        traced = update_wrapper(on_own_mesh, function)
-        self._compiled = jax.jit(traced, static_argnames=self._static)
+        traced = update_wrapper(traced, function)
+        self._compiled: Any = jax.jit(traced, static_argnames=self._static)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the compiled function."""
+        """Check the arguments, and call the compiled function."""
+        self._check_names(kwargs)
         for name, value in kwargs.items():
-            if name not in self._names:
-                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
             if name in self._static:
                 _check_hashable(name, value)
         arguments = dict(zip(self._names, args, strict=False)) | kwargs
@@ -66,29 +66,45 @@ class Jitted(Generic[P, R]):
         _check_lengths(arguments.get("lengths"), arguments.get("x"))
         return cast(R, self._compiled(*args, **kwargs))
 
-    def __getattr__(self, name: str) -> Any:
-        """Pass on what `jax.jit` gives: `lower`, `trace`, `eval_shape`, ..."""
-        return getattr(self._compiled, name)
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._names:
+                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
+
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """As of `jax.jit`."""
+        return self._compiled.lower(*args, **kwargs)
+
+    def trace(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """As of `jax.jit`."""
+        return self._compiled.trace(*args, **kwargs)
+
+    def eval_shape(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """As of `jax.jit`."""
+        return self._compiled.eval_shape(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """As of `jax.jit`."""
+        self._compiled.clear_cache()
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """Bind as a function does, by which `help` knows one."""
+        """Bind to an instance as a function does; by this method `help` knows a function."""
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> str:
         """Pickle by name, as a function does."""
-        return cast(str, self.__qualname__)
+        return self.__qualname__
 
-
-def jitted(*more_static: str) -> Callable[[Callable[P, R]], Jitted[P, R]]:
-    """Decorate a public function; `more_static` names static arguments that are no options."""
-    return lambda function: Jitted(function, *more_static)
+    def __repr__(self) -> str:
+        """Name the function."""
+        return f"<jitted function {self.__module__}.{self.__qualname__}>"
 
 
 def _explicit_mesh_of(arguments: Any) -> AbstractContextManager[Any]:
     """The mesh of explicit axes that the arguments are on, where none is set.
 
-    Only when it is set do the constants of the loops, and what JAX makes of them in derivatives and
-    under `jax.vmap`, have shardings that fit.
+    Without it, the constants of the loops, their tangents and their batched forms would get
+    shardings that do not fit those of the arguments.
     """
     leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
@@ -106,7 +122,7 @@ def _check_hashable(name: str, value: Any) -> None:
 
 
 def _check_array(array: np.ndarray[Any, Any], arguments: dict[str, Any]) -> None:
-    """Refuse what `jax.jit` misreads once it has compiled a call of the same shapes."""
+    """Refuse masked arrays, and arrays of another byte order."""
     is_masked = isinstance(array, np.ma.MaskedArray)
     if is_masked or not array.dtype.isnative:
         leaves = jax.tree.leaves_with_path(arguments)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxrnn.arguments import prepare_run
 from jaxrnn.checkpointing import run_pieces
 from jaxrnn.errors import require
-from jaxrnn.jitting import jitted
+from jaxrnn.jitting import Jitted
 from jaxrnn.options import Options
 from jaxrnn.params import ArrayT, Draws, RNNParams, as_size, init_params, split_key
 
@@ -26,7 +26,7 @@ class LayerStates(NamedTuple, Generic[ArrayT]):
     Attributes:
       h: the states of the top layer, `(*batch, n_steps, n_nodes)`. If it runs in both directions,
         forward and backward states stand side by side, `(*batch, n_steps, 2 n_nodes)`. In the
-        padding they are the last real states, as in `rnn_states`, not torch's zeros.
+        padding they are those that each direction holds there, as in `rnn_states`, not zeros.
       last: the state after the last step that is run, `(*batch, n_nodes)`, in the form of `h0`: a
         pair from `rnn_bidirectional`; from `rnn_stacked`, one state or one pair for each layer.
         Pass it as `h0` to run on.
@@ -50,7 +50,7 @@ jax.export.register_namedtuple_serialization(LayerStates, serialized_name="jaxrn
 
 def init_stacked(
     key: jax.Array,
-    n_features: int,
+    n_features: int | None,
     n_nodes: Sequence[int],
     *,
     bidirectional: bool = False,
@@ -60,7 +60,7 @@ def init_stacked(
 
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of networks.
-      n_features: inputs per step.
+      n_features: inputs per step; None makes a lowest layer without `wx`.
       n_nodes: hidden nodes of each layer, the lowest first. A layer with two directions has this
         many in each.
       bidirectional: whether every layer is a pair (forward, backward).
@@ -83,8 +83,8 @@ def init_stacked(
         assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
     """
     require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
-    require(_is_sequence(n_nodes), "n_nodes", "a tuple or list, one a layer", n_nodes)
-    require(len(n_nodes) > 0, "n_nodes", "at least one layer", n_nodes, ValueError)
+    require(_is_sequence(n_nodes), "n_nodes", "a tuple or list, one for each layer", n_nodes)
+    require(len(n_nodes) > 0, "n_nodes", "not empty", n_nodes, ValueError)
     layers: list[Layer[jax.Array]] = []
     sizes = [as_size("n_nodes", size, least=1) for size in n_nodes]
     for layer_key, size in zip(split_key(key, len(sizes)), sizes, strict=True):
@@ -98,7 +98,7 @@ def init_stacked(
     return tuple(layers)
 
 
-@jitted()
+@Jitted
 def rnn_bidirectional(
     params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
 ) -> LayerStates[jax.Array]:
@@ -139,7 +139,7 @@ def rnn_bidirectional(
     return _run_layer(params, x, h0, options)
 
 
-@jitted("dropout")
+@Jitted
 def rnn_stacked(
     layers: Sequence[Layer[Any]],
     x: ArrayLike,
@@ -197,9 +197,9 @@ def rnn_stacked(
         assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
     """
     check_layers(layers)
-    states = _as_states("one a layer", h0, len(layers))
+    states = _as_states("one for each layer", h0, len(layers))
     is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-    require(is_number, "dropout", "a number", dropout)
+    require(is_number, "dropout", "a Python number", dropout)
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     h: Any = x
@@ -218,15 +218,15 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
     if isinstance(layer, RNNParams):
         trajectory = run_pieces(*prepare_run(layer, x, h0, **options))
         return LayerStates(trajectory.states().h, trajectory.last)
-    states = _as_states("one a direction", h0, 2)
+    states = _as_states("one for each direction", h0, 2)
     opposite: Options = {**options, "reverse": not options.get("reverse", False)}
     with _noting("in the forward direction"):
         forward = _run_layer(layer[0], x, states[0], options)
     with _noting("in the backward direction"):
         backward = _run_layer(layer[1], x, states[1], opposite)
     sizes = forward.h.shape[-1], backward.h.shape[-1]
-    expected = "pairs with as many nodes in one direction as in the other"
-    require(sizes[0] == sizes[1], "params", expected, sizes, ValueError)
+    expected = "the same in both directions of params"
+    require(sizes[0] == sizes[1], "n_nodes", expected, sizes, ValueError)
     h = jnp.concatenate([forward.h, backward.h], axis=-1)
     return LayerStates(h, (forward.last, backward.last))
 
@@ -256,7 +256,7 @@ def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
 def check_layers(layers: Any) -> None:
     """Require at least one layer, and of each that it is an `RNNParams` or a pair of them."""
     require(_is_sequence(layers), "layers", "a tuple or list of RNNParams or pairs", layers)
-    require(len(layers) > 0, "layers", "at least one layer", layers, ValueError)
+    require(len(layers) > 0, "layers", "not empty", layers, ValueError)
     for i, layer in enumerate(layers):
         check_layer(f"layers[{i}]", layer)
 

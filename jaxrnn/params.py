@@ -15,7 +15,8 @@ ArrayT = TypeVar("ArrayT")
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
-# Entries of a matrix, a petabyte of them; with some thousand times as many JAX ends the process.
+# A float32 matrix with this many entries is a petabyte. With a thousand times as many JAX ends the
+# process.
 LARGEST = 1 << 48
 
 
@@ -27,7 +28,8 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
     `RNNParams` of integers.
 
     Attributes:
-      wx: input weights, `(n_features, n_nodes)`.
+      wx: input weights, `(n_features, n_nodes)`, or None: then `x` has n_nodes entries a step and
+        is added as it is, in place of `x wx`.
       wh: recurrent weights, `(n_nodes, n_nodes)`; `wh[i, j]` leads from node i to node j.
       b: bias, `(n_nodes,)`, or None for a network without one.
 
@@ -58,13 +60,13 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
         assert isinstance(restored, RNNParams) and np.array_equal(restored.wh, params.wh)
     """
 
-    wx: ArrayT
+    wx: ArrayT | None
     wh: ArrayT
     b: ArrayT | None
 
 
 class Draws(TypedDict, total=False):
-    """How `init_params` draws, where that is passed on."""
+    """Keyword arguments of `init_params`, for functions that pass them on."""
 
     wx_init: Initializer
     wh_init: Initializer
@@ -77,7 +79,7 @@ jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.
 
 def init_params(
     key: jax.Array,
-    n_features: int,
+    n_features: int | None,
     n_nodes: int,
     *,
     wx_init: Initializer = normal(0.01),
@@ -98,6 +100,7 @@ def init_params(
     Args:
       key: a JAX PRNG key. `jax.vmap` over keys gives a stack of parameter sets.
       n_features: inputs per step. Zero makes an autonomous network, if `wx_init` can draw that.
+        None makes one without `wx`, to which `x` is added as it is.
       n_nodes: hidden nodes, at least one.
       wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
       wh_init: the same for `wh`.
@@ -105,7 +108,8 @@ def init_params(
       dtype: a floating type; by default JAX's own (float32, or float64 under x64).
 
     Returns:
-      `RNNParams` of `wx (n_features, n_nodes)`, `wh (n_nodes, n_nodes)`, `b (n_nodes,)` or None.
+      `RNNParams` of `wx (n_features, n_nodes)` or None, `wh (n_nodes, n_nodes)`, and `b (n_nodes,)`
+      or None.
 
     Raises:
       TypeError: `key` is not one key, a size is not an integer, an initialiser is not callable or
@@ -127,12 +131,15 @@ def init_params(
         ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
         assert ensemble.wx.shape == (8, 3, 16)
     """
-    n_features, n_nodes = as_size("n_features", n_features, 0), as_size("n_nodes", n_nodes, 1)
-    sizes, fit = (n_features, n_nodes), f"of matrices with less than {LARGEST} entries"
-    require(n_nodes * max(sizes) < LARGEST, "(n_features, n_nodes)", fit, sizes, ValueError)
+    n_features = None if n_features is None else as_size("n_features", n_features, 0)
+    n_nodes = as_size("n_nodes", n_nodes, 1)
+    sizes, fit = (n_features, n_nodes), f"sizes of matrices with less than {LARGEST} entries"
+    is_small = n_nodes * max(n_features or 0, n_nodes) < LARGEST
+    require(is_small, "(n_features, n_nodes)", fit, sizes, ValueError)
     require(_is_floating(dtype), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
-    wx = _draw("wx_init", wx_init, wx_key, (n_features, n_nodes), dtype)
+    shape = None if n_features is None else (n_features, n_nodes)
+    wx = None if shape is None else _draw("wx_init", wx_init, wx_key, shape, dtype)
     wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
     b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), dtype)
     return RNNParams(wx, wh, b)

@@ -68,21 +68,36 @@ def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
     )
 
 
+def leak_at(run: Run, t: jax.Array, skipped: jax.Array | None, like: jax.Array) -> jax.Array:
+    """The leak of step `t` in the shape of the states, and zero where that step is not run."""
+    leak: Any = run.leak
+    leak_t = index(leak, t, axis=-2) if run.has_leak_of_steps() else leak[..., 0, :]
+    return zero_where(skipped, broadcast(leak_t, like))
+
+
 def zero_states(
-    params: RNNParams[Any], x: jax.Array, lengths: jax.Array | None, resets: jax.Array | None
+    params: RNNParams[Any],
+    x: jax.Array,
+    leak: jax.Array | None,
+    lengths: jax.Array | None,
+    resets: jax.Array | None,
 ) -> jax.Array:
     """Zeros `(*batch, n_nodes)` of the type that the states will have.
 
     The carry of a scan must have that type from the start. On a mesh it says how the states are
     shared among devices, and inside `jax.shard_map` over which axes they vary. It follows from
-    everything that the states depend on. Of `x` no step is read, as its padding may hold NaN.
+    everything that the states depend on, but for `h0` and `reset_to`, which are added to these
+    zeros. Of `x` no step is read, as its padding may hold NaN.
     """
-    like = jnp.sum(x[..., :0, :] @ params.wx @ params.wh, axis=-2)
+    x = x[..., :0, :] if params.wx is None else x[..., :0, :] @ params.wx
+    like = jnp.sum(x @ params.wh, axis=-2)
     if params.b is not None:
         like = like + broadcast(params.b, like)
+    if leak is not None:
+        like = like + broadcast(jnp.sum(leak[..., :0, :], axis=-2), like)
     for mask in (lengths, None if resets is None else jnp.sum(resets, axis=-1)):
         if mask is not None:
-            like = like + broadcast(mask[..., None].astype(like.dtype), like)
+            like = like + mask[..., None].astype(like.dtype)
     return jnp.zeros_like(like)
 
 

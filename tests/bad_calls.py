@@ -31,6 +31,7 @@ from tests.bad_values import (
     KEY,
     KEYS,
     NO_ARRAYS,
+    NO_INTEGERS,
     NO_MAPPINGS,
     NO_NETWORKS,
     NO_STATES,
@@ -60,7 +61,9 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
     out_of_range = [np.full(batch, n) for n in (-1, n_steps + 1, 2**40) if not is_empty]
     masks = (*batch, n_steps)
     given = {"lengths": np.full(batch, n_steps), "resets": np.zeros(masks, bool), "reset_to": 0.0}
+    leaks = ones((n_nodes + 1,), (n_steps + 2, n_nodes), (2, *masks, n_nodes))
     return given, {
+        ("leak",): (*NO_ARRAYS, *leaks, *not_promoted((n_nodes,))),
         ("activation",): ACTIVATIONS,
         ("lengths",): (
             *NO_ARRAYS,
@@ -77,10 +80,10 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
             np.ones((*masks, 1), bool),
             np.ones(n_steps + 1, bool),
         ),
-        ("reset_to",): wrong_states(n_nodes, batch),
+        ("reset_to",): (None, *wrong_states(n_nodes, batch)),  # it is needed with h0
         ("reverse",): BOOLS,
         ("checkpoint_every",): COUNTS,
-        ("unroll",): (None, *COUNTS),
+        ("unroll",): (None, *NO_INTEGERS),
         ("lenghts",): (None, 1),  # not an option
     }
 
@@ -92,7 +95,7 @@ def inputs(name: str, *shape: int) -> tuple[Arguments, Faults]:
     return {name: given}, {(name,): (None, *NO_ARRAYS, *wrong, *not_promoted(shape))}
 
 
-def step_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
+def step_calls(sizes: Any) -> tuple[Arguments, Faults]:
     params = network(sizes.n_features, sizes.n_nodes)
     given, faults = inputs("x_t", *sizes.batch, sizes.n_features)
     n = sizes.n_nodes
@@ -101,11 +104,12 @@ def step_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
         **faults_of_params(("params",), params),
         ("h",): (None, *NO_ARRAYS, *ones((), (n + 1,), (2, n + 1)), *not_promoted((n,))),
         ("activation",): ACTIVATIONS,
+        ("leak",): (*NO_ARRAYS, *ones((n + 1,), (2, *sizes.batch, n)), *not_promoted((n,))),
         ("x",): (1.0,),
     }
 
 
-def sequence_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
+def sequence_calls(sizes: Any) -> tuple[Arguments, Faults]:
     params = network(sizes.n_features, sizes.n_nodes)
     (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
     return of_x | of_options | {"params": params, "h0": 0.5}, x_faults | faults | {
@@ -115,7 +119,7 @@ def sequence_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
     }
 
 
-def pair_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
+def pair_calls(sizes: Any) -> tuple[Arguments, Faults]:
     params = network(sizes.n_features, sizes.n_nodes)
     (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
     given = of_x | of_options | {"params": (params, params), "h0": (0.5, None)}
@@ -128,7 +132,7 @@ def pair_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
     }
 
 
-def stacked_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
+def stacked_calls(sizes: Any) -> tuple[Arguments, Faults]:
     n = sizes.n_nodes
     lower, upper = network(sizes.n_features, n), network(n, n)
     (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
@@ -148,7 +152,7 @@ def stacked_calls(sizes: Sizes) -> tuple[Arguments, Faults]:
     }
 
 
-def _inputs_and_options(sizes: Sizes) -> tuple[tuple[Arguments, Faults], tuple[Arguments, Faults]]:
+def _inputs_and_options(sizes: Any) -> tuple[tuple[Arguments, Faults], tuple[Arguments, Faults]]:
     return inputs("x", *sizes.batch, sizes.n_steps, sizes.n_features), options(sizes)
 
 
@@ -195,7 +199,7 @@ def of_mapping(name: str, entries: dict[str, Any]) -> tuple[Arguments, Faults]:
     return {name: entries}, faults
 
 
-def interop_calls(sizes: Sizes) -> dict[Callable[..., Any], tuple[Arguments, Faults]]:
+def interop_calls(sizes: Any) -> dict[Callable[..., Any], tuple[Arguments, Faults]]:
     """Calls of all functions that read or write weights."""
     params = network(sizes.n_features, sizes.n_nodes)
     pair, upper = (params, params), network(2 * sizes.n_nodes, sizes.n_nodes)

@@ -34,7 +34,8 @@ NO_ARRAYS: tuple[Any, ...] = (
 )
 # Without lists, as the states of layers or directions may be in one.
 NO_STATES = tuple(each for each in NO_ARRAYS if not isinstance(each, list))
-COUNTS: tuple[Any, ...] = (0, -3, 2.0, math.nan, "2", True, np.int64(2), [2], (), np.array(2))
+NO_INTEGERS: tuple[Any, ...] = (-3, 2.0, math.nan, "2", np.int64(2), [2], (), np.array(2))
+COUNTS: tuple[Any, ...] = (0, True, *NO_INTEGERS)
 BOOLS: tuple[Any, ...] = (None, 0, 1, 2.0, "yes", np.bool_(True), [], np.array(True), jnp.tanh)
 RATES: tuple[Any, ...] = (
     *(-0.1, 1, 1.5, math.nan, math.inf, "0.5", None, True, 1j),
@@ -67,8 +68,8 @@ ACTIVATIONS: tuple[Any, ...] = (
     lambda a: jnp.sum(a, axis=-1),
     lambda a: jnp.concatenate([a, a], axis=-1),
 )
-FEATURES: tuple[Any, ...] = (-1, 2.5, math.nan, None, "3", 1j, 2**70, KEY)
-NODES: tuple[Any, ...] = (*FEATURES, 0, 2**31)
+FEATURES: tuple[Any, ...] = (-1, 2.5, math.nan, "3", 1j, 2**70, KEY)
+NODES: tuple[Any, ...] = (None, *FEATURES, 0, 2**31)
 INITIALISERS: tuple[Any, ...] = (
     3,
     "zeros",
@@ -140,10 +141,10 @@ def network(n_features: int, n_nodes: int) -> RNNParams[Any]:
 
 def faults_of_params(place: tuple[Any, ...], params: RNNParams[Any]) -> Faults:
     """Wrong arrays in an `RNNParams` at that place."""
-    n_features, n = params.wx.shape
+    n_features, n = np.asarray(params.wx).shape
     wrong = ones((n,), (), (2, n_features, n), (n_features, n + 1))
     return {
-        (*place, "wx"): (None, *NO_ARRAYS, *wrong),
+        (*place, "wx"): (*NO_ARRAYS, *wrong),
         (*place, "wh"): (None, *NO_ARRAYS, *ones((n,), (), (n, n + 1), (n + 1, n), (1, n, n))),
         (*place, "b"): (*NO_ARRAYS, *ones((), (n + 1,), (1, n))),
     }

@@ -104,7 +104,8 @@ _WX, _WH, _B, X, H0 = numbers((3, 4), (4, 4), (4,), (2, 3, 6, 3), (2, 3, 4))
 PARAMS = RNNParams(_WX / 2, _WH / 2, _B / 2)
 LENGTHS = np.array([[0, 1, 6], [3, 5, 2]], np.int32)
 RESETS = numbers((2, 3, 6), seed=1)[0] < -0.2
-MASKS = {"lengths": LENGTHS, "resets": RESETS}
+RESET_TO = numbers((4,), seed=3)[0]
+MASKS = {"lengths": LENGTHS, "resets": RESETS, "reset_to": RESET_TO}
 PADDING = np.arange(6) >= LENGTHS[..., None]
 
 # Activations and derivatives

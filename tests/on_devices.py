@@ -25,6 +25,10 @@ from jaxrnn import (
 )
 from tests.compiled import COLLECTIVES, communication, communication_in_loops
 from tests.helpers import assert_close, at
+from tests.on_hosts import results_of_readme
+
+# By default there is one of each kind of case, and all of them with HYPOTHESIS_PROFILE=long.
+IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 SETS, BATCH = P("sets"), P("batch")
 X = jax.random.normal(jax.random.key(1), (8, 6, 3))
@@ -58,7 +62,8 @@ def states(params: Any, x: Any, options: Any) -> Any:
 
 WITHOUT: dict[str, Any] = {}
 WITH = {"lengths": LENGTHS}
-over_ways = pytest.mark.parametrize(("loss", "options"), [(last, WITH), (states, WITHOUT)])
+WAYS = [(last, WITH), (states, WITHOUT)]
+over_ways = pytest.mark.parametrize(("loss", "options"), WAYS if IS_LONG else WAYS[:1])
 
 
 def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
@@ -129,7 +134,7 @@ def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
     assert_close(actual, gradient(STACK, X, {}), 1e-6)
 
 
-@pytest.mark.parametrize("field", RNNParams._fields)
+@pytest.mark.parametrize("field", RNNParams._fields if IS_LONG else ["wh"])
 def test_one_parameter_on_an_explicit_axis(field: str) -> None:
     """The other parameters and x are on no mesh."""
     on = mesh(AxisType.Explicit, sets=4)
@@ -193,7 +198,7 @@ FUNCTIONS: dict[str, Any] = {
     "rnn_step": step,
     "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
     "rnn_forward, checkpoints": partial(rnn_forward, checkpoint_every=2),
-    "rnn_states": rnn_states,
+    "rnn_states": partial(rnn_states, leak=jnp.linspace(0.1, 1, N_NODES)),
     "rnn_bidirectional": both_directions,
     "rnn_stacked": layers,
 }
@@ -256,9 +261,7 @@ MESHES = [
     for kind in (AxisType.Explicit, AxisType.Auto)
     for is_set in (False, True)
 ]
-# Every function on every mesh takes minutes, and is for HYPOTHESIS_PROFILE=long. Otherwise every
-# second function is tested, each on one mesh.
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+# Every function on every mesh takes minutes. By default every second one is tested, on one mesh.
 
 
 @pytest.mark.parametrize(
@@ -297,12 +300,16 @@ def varied(params: Any, x: Any, each: Any, what: str) -> Any:
         value = getattr(params, what)
         params = params._replace(**{what: value * each})
         return rnn_forward(params, x)
+    if what == "leak":
+        return rnn_forward(params, x, leak=0.5 * each)
     if what == "reset_to":
         return rnn_forward(params, x, resets=RESETS, reset_to=params.b * each)
     return rnn_forward(params, x, params.b * each)
 
 
-@pytest.mark.parametrize("what", [*RNNParams._fields, "reset_to", "h0"])
+@pytest.mark.parametrize(
+    "what", [*RNNParams._fields, "reset_to", "h0", "leak"] if IS_LONG else ["wh", "leak"]
+)
 def test_one_argument_varies_in_shard_map(what: str) -> None:
     each = jnp.arange(1.0, 5.0)
 
@@ -331,3 +338,7 @@ def test_init_params_on_every_device() -> None:
     program = jax.jit(jax.vmap(network)).lower(keys).compile()
     assert communication(program) == {}
     np.testing.assert_array_equal(program(keys).wh, STACK.wh)
+
+
+def test_the_code_of_the_readme_gives_what_it_gives_on_one_device() -> None:
+    assert_close(results_of_readme(), results_of_readme(n_devices="1"), 1e-6)

@@ -70,7 +70,7 @@ def own_parts(tree: Any, sharding: Any) -> Any:
     )
 
 
-def step(folder: Path) -> None:
+def results_of_steps() -> Any:
     """One step with a shared batch, one with shared parameter sets, and a batch of all lengths."""
     params, stack, x = arguments()
     everywhere, shared = shardings()
@@ -79,24 +79,15 @@ def step(folder: Path) -> None:
     assert communication(update.lower(*of_batch).compile()).keys() == {"all-reduce"}
     assert communication(update_sets.lower(*of_sets).compile()) == {}
     of_lengths = gradient_of_layers(*of_batch, own_parts(LENGTHS, shared))
-    write(folder, (update(*of_batch), update_sets(*of_sets), of_lengths), everywhere)
+    return update(*of_batch), update_sets(*of_sets), of_lengths
 
 
-def readme(folder: Path) -> None:
-    """The README's own code for one device, many devices and many hosts."""
-    names = run_readme()
-    write(folder, results_of_readme(names), names["everywhere"])
-
-
-def run_readme() -> dict[str, Any]:
-    """The variables of the README's block about hosts, after it ran."""
+def results_of_readme(n_devices: str = "jax.device_count()") -> Any:
+    """What the README's own code for one device, many devices and many hosts gives."""
     (block,) = [block for block in BLOCKS if "jax.distributed.initialize()" in block]
+    assert "jax.device_count()" in block
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(block, "README.md", "exec"), names)
-    return names
-
-
-def results_of_readme(names: dict[str, Any]) -> Any:
+    exec(compile(block.replace("jax.device_count()", n_devices), "README.md", "exec"), names)
     return [names[name] for name in ("params", "value", "ensemble", "values")]
 
 
@@ -111,14 +102,15 @@ def train(folder: Path) -> None:
         (folder / f"{jax.process_index()}.trains").touch()
 
 
-def write(folder: Path, tree: Any, everywhere: Any) -> None:
+def write(folder: Path) -> None:
     """Gather all numbers from all processes and write them to a file of this process."""
-    gathered = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(jax.tree.leaves(tree))
+    leaves = jax.tree.leaves((results_of_steps(), results_of_readme()))
+    gathered = jax.jit(lambda leaves: leaves, out_shardings=shardings()[0])(leaves)
     np.savez(folder / f"{jax.process_index()}.npz", *map(np.asarray, gathered))
 
 
-def main(program: str, folder: str, coordinator: str, n_processes: str, process_id: str) -> None:
-    """Connect to the other processes and run a program; the arguments are the command line's."""
+def main(folder: str, coordinator: str, n_processes: str, process_id: str) -> None:
+    """Connect to the other processes, write results, and train; given the command line's words."""
     jax.distributed.initialize(
         coordinator,
         int(n_processes),
@@ -130,7 +122,8 @@ def main(program: str, folder: str, coordinator: str, n_processes: str, process_
     )
     assert jax.process_count() == int(n_processes)
     assert jax.device_count() == int(n_processes) * jax.local_device_count()
-    {"step": step, "readme": readme, "train": train}[program](Path(folder))
+    write(Path(folder))
+    train(Path(folder))
 
 
 if __name__ == "__main__":

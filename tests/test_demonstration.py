@@ -12,14 +12,10 @@ from jaxrnn import __main__ as demonstration
 from tests.helpers import README
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxrnn", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def printed() -> str:
-    done = run()
+    command = [sys.executable, "-m", "jaxrnn"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,11 +58,13 @@ def test_a_closed_pipe_gives_no_traceback() -> None:
     assert process.returncode == 1
 
 
-def test_help() -> None:
-    done = run("--help")
-    assert done.returncode == 0
-    assert "--members" in done.stdout
-    assert "--seed" in done.stdout
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        demonstration.main(["--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--members" in printed
+    assert "--seed" in printed
 
 
 @pytest.mark.parametrize(

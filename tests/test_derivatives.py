@@ -138,16 +138,17 @@ def test_first_derivatives(output: str, activation: Any) -> None:
         return lambda *arrays: (
             jax.value_and_grad(loss, argnums=EVERY)(*arrays),
             jax.jvp(loss, arrays, TANGENTS),
-            jax.linearize(loss, *arrays)[1](*TANGENTS),
-            jax.jacfwd(loss, argnums=EVERY)(*arrays),
         )
 
     assert_agree(all_ways, output, activation, *ARRAYS)
 
 
-@pytest.mark.parametrize("argnum", range(5), ids=ARGUMENTS)
-def test_gradients_by_each_argument_alone(argnum: int) -> None:
-    assert_agree(lambda loss: jax.grad(loss, argnums=argnum), "last and h", jnp.tanh, *ARRAYS)
+def test_gradients_by_each_argument_alone() -> None:
+    ours, theirs = losses("last and h", jnp.tanh)
+    with jax.enable_x64(True):
+        alone = jax.jit(lambda *args: tuple(jax.grad(ours, argnums=i)(*args) for i in EVERY))
+        together = jax.jit(jax.grad(theirs, argnums=EVERY))
+        assert_close(alone(*ARRAYS), together(*ARRAYS), 1e-11)
 
 
 def hessian_vector_product(loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,9 +168,8 @@ HIGHER: dict[str, Callable[..., Any]] = {
     [
         ("forward over reverse", "last and h", jnp.tanh),
         ("reverse over reverse", "last and h", jnp.tanh),
-        ("reverse over reverse", "a", jax.nn.relu),
         ("third order", "last and h", jnp.tanh),
-        ("Hessian-vector product", "last", jnp.tanh),
+        ("Hessian-vector product", "a", jax.nn.relu),
     ],
 )
 def test_higher_derivatives(order: str, output: str, activation: Any) -> None:
@@ -243,9 +243,10 @@ def test_gradients_without_a_bias() -> None:
     def loss(params: RNNParams[Any]) -> Any:
         return jnp.sum(rnn_forward(params, X, H0) ** 2)
 
+    gradient = jax.jit(jax.grad(loss))
     with jax.enable_x64(True):
-        without = jax.grad(loss)(PARAMS._replace(b=None))
-        zero = jax.grad(loss)(PARAMS._replace(b=np.zeros(3)))
+        without = gradient(PARAMS._replace(b=None))
+        zero = gradient(PARAMS._replace(b=np.zeros(3)))
     assert without.b is None
     assert_close(without, zero._replace(b=None), 1e-12)
 
@@ -282,17 +283,19 @@ def _inner(left: Any, right: Any) -> float:
 
 
 def test_finite_differences_to_second_order() -> None:
-    """In both modes and their mixtures, with an activation that has no rule, and no bias."""
+    """With an activation that has no rule, and no bias."""
 
     @jax.jit
     def returned(*args: Any) -> Any:
         return rnn_states(*args, activation=jax.nn.gelu)
 
     with jax.enable_x64(True):
-        check_grads(returned, (PARAMS._replace(b=None), X, H0), order=2, rtol=1e-5, atol=1e-5)
+        check_grads(returned, (PARAMS._replace(b=None), X, H0), 2, ["rev"], rtol=1e-5, atol=1e-5)
 
 
-def test_hessians_agree_in_every_mixture_of_modes() -> None:
+def test_hessians_agree_in_other_mixtures_of_modes() -> None:
+    """Forward or reverse over forward; `test_higher_derivatives` has the others."""
+
     def loss(wh: Any) -> jax.Array:
         return jnp.sum(jnp.sin(rnn_forward(PARAMS._replace(wh=wh), X)))
 
@@ -300,11 +303,8 @@ def test_hessians_agree_in_every_mixture_of_modes() -> None:
         wh = PARAMS.wh
         hessian = jax.jit(jax.hessian(loss))(wh)
         assert np.ptp(hessian) > 0.01
-        for outer, inner in ((jax.jacfwd, jax.jacfwd), (jax.jacrev,) * 2, (jax.jacrev, jax.jacfwd)):
-            assert_close(jax.jit(outer(inner(loss)))(wh), hessian, 1e-12)
-        direction = np.arange(9.0).reshape(3, 3)
-        product = jax.jit(lambda v: jax.jvp(jax.grad(loss), (wh,), (v,))[1])(direction)
-        assert_close(product, np.einsum("ijkl,kl->ij", hessian, direction), 1e-11)
+        for outer in (jax.jacfwd, jax.jacrev):
+            assert_close(jax.jit(outer(jax.jacfwd(loss)))(wh), hessian, 1e-12)
 
 
 def test_the_jacobian_of_a_step() -> None:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from tests.helpers import assert_close, assert_equal
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
+from tests.helpers import assert_close, assert_equal, numbers
 
-PARAMS = init_params(jax.random.key(0), 2, 4)
+PARAMS = RNNParams(*map(np.float32, numbers((2, 4), (4, 4), (4,))))
 
 # The dtypes of params, x and h0, and that of the results.
 DTYPES = [
@@ -71,7 +71,7 @@ def test_a_weak_type_of_the_activation_does_not_spread(function: Any) -> None:
 def test_each_layer_has_a_dtype_of_its_own() -> None:
     with jax.numpy_dtype_promotion("standard"):
         narrow = jax.tree.map(lambda array: array.astype(jnp.bfloat16), PARAMS)
-        wide = init_params(jax.random.key(0), 4, 5)
+        wide = RNNParams(*map(np.float32, numbers((4, 5), (5, 5), (5,))))
         out = rnn_stacked((narrow, wide), jnp.ones((3, 2), jnp.bfloat16))
     assert [out.h.dtype, out.last[0].dtype] == [jnp.float32, jnp.bfloat16]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, RNNStates, init_params, rnn_forward, rnn_states, rnn_step
+from jaxrnn import RNNParams, RNNStates, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
 from tests.helpers import (
@@ -24,7 +24,7 @@ from tests.helpers import (
     over_numerics,
 )
 
-PARAMS = init_params(jax.random.key(0), 2, 4)
+PARAMS = RNNParams(*map(np.float32, numbers((2, 4), (4, 4), (4,))))
 
 
 def test_worked_example() -> None:

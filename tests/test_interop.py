@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.nn.initializers import zeros
 
-from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked
+from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like
 
 N_FEATURES, N_NODES = 3, 4
@@ -19,13 +19,12 @@ LENGTHS = np.array([6, 3], np.int32)
 
 
 def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) -> Any:
-    shapes = init_stacked(
-        jax.random.key(0),
-        N_FEATURES,
-        (N_NODES,) * n_layers,
-        bidirectional=bidirectional,
-        b_init=zeros if biased else None,
-    )
+    def draw(key: jax.Array) -> Any:
+        b_init = zeros if biased else None
+        sizes = N_FEATURES, (N_NODES,) * n_layers
+        return init_stacked(key, *sizes, bidirectional=bidirectional, b_init=b_init)
+
+    shapes = jax.eval_shape(draw, jax.random.key(0))
     return jax.tree.map(lambda array: array / 2, numbers_like(shapes, seed=n_layers))
 
 
@@ -72,6 +71,50 @@ def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
         assert_equal(to(PARAMS._replace(b=None))[key]["bias"], np.zeros(N_NODES))
 
 
+def test_a_cell_of_torch_is_one_layer() -> None:
+    for biased in (True, False):
+        layers = network(1, biased=biased)
+        state_dict = interop.to_torch(layers)
+        cell = {key.removesuffix("_l0"): value for key, value in state_dict.items()}
+        assert_equal(interop.from_torch(cell), layers)
+
+
+STATES: dict[str, tuple[Any, Any]] = {
+    "one layer": (network(1), numbers((1, 2, N_NODES))),
+    "one layer, two directions": ((PAIR,), numbers((2, 2, N_NODES))),
+    "layers": (network(3), numbers((3, 2, N_NODES))),
+    "layers, two directions": (network(2, bidirectional=True), numbers((4, 2, N_NODES))),
+    "no batch": (network(3), numbers((3, N_NODES))),
+    "no wx": ([PARAMS._replace(wx=None)], numbers((1, 2, N_NODES))),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
+def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
+    layers, (h,) = STATES[name]
+    h = h.astype(dtype)
+    states = interop.unstack_states(h, layers)
+    assert_equal(interop.stack_states(states), h)
+    is_pair = [not isinstance(layer, RNNParams) for layer in layers]
+    assert [isinstance(state, tuple) for state in states] == is_pair
+    interop.stack_states(states).fill(7)
+    jax.tree.map(lambda state: state.fill(7), states)
+    assert np.all(h != 7)
+
+
+def test_states_are_in_the_order_of_layers_and_then_directions() -> None:
+    layers = network(2, bidirectional=True)
+    last = rnn_stacked(layers, np.float32(X)).last
+    h_n = interop.stack_states(last)
+    ((a, b), (c, d)) = last
+    assert_equal(h_n, np.stack([a, b, c, d]))
+    assert_equal(interop.stack_states(last[0]), h_n[:2])
+    one = rnn_forward(PARAMS, np.float32(X))
+    (h0,) = interop.unstack_states(interop.stack_states([one]), (PARAMS,))
+    assert_equal(h0, np.asarray(one))
+
+
 def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The entries with changes; None removes one."""
     return {key: value for key, value in (entries | changes).items() if value is not None}
@@ -79,6 +122,8 @@ def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
 ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
+CELL = {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh.T}
+UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
@@ -230,7 +275,7 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         r"as many directions for torch, but layers\[0\] has 2 and layers\[1\] has 1",
     ),
     "to torch, nodes": (
-        lambda: interop.to_torch((PARAMS, RNNParams(np.ones((4, 5)), np.ones((5, 5)), None))),
+        lambda: interop.to_torch((PARAMS, UNLIKE)),
         ValueError,
         r"layers\[1\] must have wx of shape \(4, 4\) for torch, but has \(4, 5\)",
     ),
@@ -248,6 +293,93 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: interop.to_keras(PAIR),
         TypeError,
         "params must be an RNNParams, but is a tuple",
+    ),
+    "a cell and a layer": (
+        lambda: interop.from_torch(TORCH | {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh}),
+        ValueError,
+        r"state_dict must have no other entries, but has \['weight_ih_l0', ",
+    ),
+    "a cell, recurrent weights": (
+        lambda: interop.from_torch({"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wx}),
+        ValueError,
+        r"state_dict\['weight_hh'\] must be of shape \(4, 4\), but is of shape \(3, 4\)",
+    ),
+    "a cell, no input weights": (
+        lambda: interop.from_torch({"weight_hh": PARAMS.wh}),
+        ValueError,
+        "state_dict must have an entry 'weight_ih'",
+    ),
+    "a cell, one bias": (
+        lambda: interop.from_torch(CELL | {"bias_hh": PARAMS.b}),
+        ValueError,
+        "state_dict must have an entry 'bias_ih'",
+    ),
+    "states, too few": (
+        lambda: interop.unstack_states(np.ones((2, 2, 4)), network(3)),
+        ValueError,
+        r"h must be of shape \(3, \*batch, 4\) to fit layers of \[4, 4, 4\] nodes, "
+        r"but is of shape \(2, 2, 4\)",
+    ),
+    "states, nodes": (
+        lambda: interop.unstack_states(np.ones((2, 2, 3)), (PAIR,)),
+        ValueError,
+        r"h must be of shape \(2, \*batch, 4\) to fit .* but is of shape \(2, 2, 3\)",
+    ),
+    "states, one axis": (
+        lambda: interop.unstack_states(np.ones(4), network(1)),
+        ValueError,
+        r"h must be of shape \(1, \*batch, 4\) to fit .* but is of shape \(4,\)",
+    ),
+    "states, a number": (
+        lambda: interop.unstack_states(1.0, network(1)),
+        ValueError,
+        r"h must be of shape \(1, \*batch, 4\) to fit .* but is of shape \(\)",
+    ),
+    "states, unlike layers": (
+        lambda: interop.unstack_states(np.ones((2, 2, 4)), (*network(1), UNLIKE)),
+        ValueError,
+        r"to fit layers of \[4, 5\] nodes, but is of shape \(2, 2, 4\)",
+    ),
+    "states, none": (
+        lambda: interop.unstack_states(None, network(1)),
+        TypeError,
+        "h must be an array of real numbers",
+    ),
+    "states, params": (
+        lambda: interop.unstack_states(np.ones((1, 2, 4)), PARAMS),
+        TypeError,
+        "layers must be a tuple or list",
+    ),
+    "stacked, an array": (
+        lambda: interop.stack_states(np.ones((2, 4))),  # type: ignore[arg-type]
+        TypeError,
+        r"last must be a tuple or list, one state or pair a layer, but is of shape \(2, 4\)",
+    ),
+    "stacked, no layer": (
+        lambda: interop.stack_states(()),
+        ValueError,
+        r"last must be of at least one layer, but is \(\)",
+    ),
+    "stacked, None": (
+        lambda: interop.stack_states((np.ones(4), None)),
+        TypeError,
+        r"last\[1\] must be an array of real numbers",
+    ),
+    "stacked, three directions": (
+        lambda: interop.stack_states((X, [X, X, X])),
+        TypeError,
+        r"last\[1\] must be a state or a pair of them, but is a list",
+    ),
+    "stacked, shapes": (
+        lambda: interop.stack_states(((np.ones((2, 4)), np.ones((2, 5))),)),
+        ValueError,
+        r"last\[0\]\[1\] must be of shape \(\*batch, n_nodes\), the same for all states: "
+        r"\(2, 4\), but is of shape \(2, 5\)",
+    ),
+    "stacked, numbers": (
+        lambda: interop.stack_states((1.0,)),
+        ValueError,
+        r"last\[0\] must be of shape \(\*batch, n_nodes\)",
     ),
 }
 
@@ -324,7 +456,7 @@ def test_torch(
     (torch.sum(states**2) + torch.sum(h_n**3)).backward()
 
     layers = interop.from_torch(rnn.state_dict())
-    h0 = list(h_0) if not bidirectional else list(zip(h_0[::2], h_0[1::2], strict=True))
+    h0 = interop.unstack_states(h_0, layers)
     real = np.arange(X.shape[1]) < (6 if lengths is None else lengths[:, None])
 
     def g(out: Any) -> Any:
@@ -333,7 +465,7 @@ def test_torch(
 
     out, ours = gradients(layers, activation, g, h0=h0, lengths=lengths)
     assert_close(np.where(real[..., None], out.h, 0), states.detach().numpy(), 1e-12)
-    assert_close(np.stack(jax.tree.leaves(out.last)), h_n.detach().numpy(), 1e-12)
+    assert_close(interop.stack_states(out.last), h_n.detach().numpy(), 1e-12)
     theirs = {key: value.grad.numpy() for key, value in rnn.named_parameters()}
     in_torch = interop.to_torch(ours)
     assert in_torch.keys() == theirs.keys() == rnn.state_dict().keys()
@@ -351,6 +483,31 @@ def test_torch(
         expected,
         1e-12,
     )
+
+
+@with_library("torch")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_cell_of_torch(activation: str, biased: bool) -> None:
+    """Run over a sequence in a loop; and weights from here, put into it."""
+    import torch
+
+    torch.manual_seed(0)
+    options: Any = {"nonlinearity": activation, "bias": biased, "dtype": torch.float64}
+    cell = torch.nn.RNNCell(N_FEATURES, N_NODES, **options)
+    (h_0,) = numbers((2, N_NODES), seed=1)
+
+    def last_of_cell() -> Any:
+        h = torch.from_numpy(h_0)
+        for x_t in torch.from_numpy(X.swapaxes(0, 1)):
+            h = cell(x_t, h)
+        return h.detach().numpy()
+
+    for layers in (interop.from_torch(cell.state_dict()), network(1, biased=biased)):
+        entries = interop.to_torch(layers).items()
+        cell.load_state_dict({k.removesuffix("_l0"): torch.from_numpy(v) for k, v in entries})
+        out, _ = gradients(layers, activation, lambda out: out, h0=[h_0])
+        assert_close(out.last[0], last_of_cell(), 1e-12)
 
 
 def single(params: Any, activation: str) -> tuple[Any, Any]:
@@ -403,6 +560,21 @@ def test_keras(activation: str, biased: bool) -> None:
     theirs, last = jax.grad(loss, has_aux=True)(variables)
     assert_close(last, expected, 1e-6)
     assert_close(theirs, list(interop.to_keras(gradient).values()), 1e-5)
+
+
+@with_library("keras")
+@pytest.mark.usefixtures("keras_on_jax")
+@pytest.mark.filterwarnings("ignore")  # those of Keras
+def test_a_mask_of_keras_is_a_leak() -> None:
+    """With holes, and with False in the first and in the last step."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.SimpleRNN(N_NODES, return_sequences=True)
+    mask = np.array([[0, 1, 0, 0, 1, 1], [1, 0, 1, 1, 0, 0]], np.float32)
+    theirs = layer(np.float32(X), mask=mask > 0)
+    params = interop.from_keras({each.name: each.numpy() for each in layer.weights})
+    assert_close(rnn_states(params, np.float32(X), leak=mask[..., None]).h, theirs, 1e-6)
 
 
 @with_library("flax")
@@ -471,7 +643,8 @@ def test_onnx(direction: str, activation: str) -> None:
         "hidden_size": N_NODES,
         "activations": [activation.capitalize()] * n_directions,
     }
-    names = ["X", "W", "R", "B", "lengths"]
+    names = ["X", "W", "R", "B", "lengths", "initial_h"]
+    initial_h = np.float32(numbers((n_directions, 2, N_NODES), seed=1)[0])
     node = helper.make_node("RNN", names, ["Y", "Y_h"], **attributes)
     x = np.float32(np.ascontiguousarray(X.swapaxes(0, 1)))
     graph = helper.make_graph(
@@ -484,7 +657,7 @@ def test_onnx(direction: str, activation: str) -> None:
         ],
         [
             numpy_helper.from_array(value, name)
-            for name, value in [*inputs.items(), ("lengths", LENGTHS)]
+            for name, value in (inputs | {"lengths": LENGTHS, "initial_h": initial_h}).items()
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)
@@ -492,9 +665,11 @@ def test_onnx(direction: str, activation: str) -> None:
     states, last = session.run(None, {"X": x})
     states = np.moveaxis(states, 1, 2)  # steps, batch, directions, nodes
 
+    layers = (interop.from_onnx(inputs),)
     out = rnn_stacked(
-        (interop.from_onnx(inputs),),
+        layers,
         np.float32(X),
+        interop.unstack_states(initial_h, layers),
         lengths=LENGTHS,
         reverse=direction == "reverse",
         activation=ACTIVATIONS[activation],
@@ -502,4 +677,4 @@ def test_onnx(direction: str, activation: str) -> None:
     real = (np.arange(6) < LENGTHS[:, None])[..., None]
     theirs = states.swapaxes(0, 1).reshape(2, 6, -1)
     assert_close(np.where(real, out.h, 0), np.where(real, theirs, 0), 1e-6)
-    assert_close(np.stack(jax.tree.leaves(out.last)), last, 1e-6)
+    assert_close(interop.stack_states(out.last), last, 1e-6)

@@ -12,10 +12,12 @@ from hypothesis import find, settings
 
 import jaxrnn
 from jaxrnn import RNNParams, recurrence, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states
-from jaxrnn.options import OPTIONS, Options, Run
+from jaxrnn.arguments import prepare_run
+from jaxrnn.options import OPTIONS, Options
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
-from tests.helpers import README, numbers
+from tests import bad_calls
+from tests.helpers import README, assert_close, numbers
 
 NAMES = {each.name for each in OPTIONS}
 
@@ -25,14 +27,21 @@ WITHOUT_EFFECT = {"checkpoint_every", "unroll"}
 # Of each option a value that is not its default, with what it needs, and the same for the oracle. A
 # new option needs a row: it is then compared with the oracle in every way below.
 LENGTHS, RESETS = np.array([4, 0, 6]), np.arange(18).reshape(3, 6) % 4 == 1
-RESET_TO = np.array([0.5, -0.25, 1.0, 0.0])
+LEAK, RESET_TO = numbers((3, 6, 1), (4,))
+
+
+def same(**options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return options, options
+
+
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "activation": ({"activation": jax.nn.relu}, {"activation": oracle.RELU}),
-    "lengths": ({"lengths": LENGTHS}, {"lengths": LENGTHS}),
-    "resets": ({"resets": RESETS}, {"resets": RESETS}),
-    "reset_to": (options := {"resets": RESETS, "reset_to": RESET_TO}, options),
-    "reverse": ({"reverse": True}, {"reverse": True}),
-    "checkpoint_every": ({"checkpoint_every": 4}, {}),
+    "leak": same(leak=LEAK),
+    "lengths": same(lengths=LENGTHS),
+    "resets": same(resets=RESETS, reset_to=np.zeros(())),
+    "reset_to": same(resets=RESETS, reset_to=RESET_TO),
+    "reverse": same(reverse=True),
+    "checkpoint_every": ({"checkpoint_every": 5}, {}),
     "unroll": ({"unroll": 2}, {}),
 }
 
@@ -59,6 +68,16 @@ def test_the_docstring_describes_each() -> None:
     assert {*described} >= NAMES
 
 
+def test_the_table_of_the_oracle_has_each_that_changes_a_result() -> None:
+    row = re.search(r"^\| (`activation`.*?) \| options", README, flags=re.MULTILINE)
+    assert row is not None
+    assert {*re.findall(r"\w+", row[1])} == NAMES - WITHOUT_EFFECT
+
+
+def test_bad_values_of_each_are_tried() -> None:
+    assert bad_calls.options(SIZES[-1])[1].keys() >= {(name,) for name in NAMES}
+
+
 def test_the_oracle_has_each_that_changes_a_result() -> None:
     assert oracle.Options.__annotations__.keys() == NAMES - WITHOUT_EFFECT
 
@@ -71,51 +90,43 @@ def test_the_strategies_draw_each(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_values_are_the_oracles_however_the_recurrence_is_run(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_and_gradients_are_the_oracles_however_the_recurrence_is_run(name: str) -> None:
     options, in_oracle = EXAMPLES[name]
-    params, x, h0 = call()
-    expected = oracle.rnn_states(params, x, h0, **in_oracle).h
-    with jax.enable_x64(True):
-        ways = {
-            "rule": rnn_states(params, x, h0, **options).h,
-            "pieces": rnn_states(params, x, h0, **{"checkpoint_every": 2, **options}).h,
+    activation = options.get("activation", jnp.tanh)
+    unknown = options | {"activation": lambda a: activation(a)}  # is differentiated step by step
+    weights = np.cos(np.arange(72.0)).reshape(3, 6, 4)
+    by = {name: each for name, each in options.items() if np.asarray(each).dtype == np.float64}
+
+    @jax.jit
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        def loss(every: dict[str, int], *args: Any) -> Any:
+            h = rnn_states(*args[:3], **{**every, **options, **args[3]}).h
+            return jnp.sum(weights * h), h
+
+        gradient, args = jax.grad(loss, (1, 2, 3, 4), has_aux=True), (params, x, h0, by)
+        # Pieces of more steps than are unrolled, so that the rule is reached in them.
+        by_rule = {"whole": gradient({}, *args), "pieces": gradient({"checkpoint_every": 5}, *args)}
+        return by_rule, {
             "layer": rnn_stacked((params,), x, (h0,), **options).h,
             "direction": rnn_bidirectional((params, params), x, (h0, h0), **options).h[..., :4],
+            "plain loop": rnn_states(params, x, h0, **unknown).h,
         }
-        monkeypatch.setattr(recurrence, "RULED", set())
-        jax.clear_caches()  # what is patched is no argument of a compiled function
-        ways["plain loop"] = rnn_states(params, x, h0, **options).h
-        jax.clear_caches()
-    for way, h in ways.items():
-        np.testing.assert_allclose(h, expected, atol=1e-12, err_msg=way)
 
-
-@pytest.mark.parametrize("name", sorted(NAMES))
-@pytest.mark.parametrize("every", [{}, {"checkpoint_every": 2}], ids=["whole", "in pieces"])
-def test_gradients_by_the_rule_are_the_oracles(name: str, every: dict[str, int]) -> None:
-    options, in_oracle = EXAMPLES[name]
     args = call()
-    weights = np.cos(np.arange(72.0)).reshape(3, 6, 4)
-
-    def loss(*args: Any) -> jax.Array:
-        return jnp.sum(weights * rnn_states(*args, **{**every, **options}).h)
-
     with jax.enable_x64(True):
-        gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(*args)
+        by_rule, others = run(*args)
+    h = oracle.rnn_states(*args, **in_oracle).h
     expected = oracle.rnn_gradients(*args, g_h=weights, **in_oracle)
-    for got, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected[:3]), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-12)
+    gradients = *expected[:3], {name: getattr(expected, name) for name in by}
+    assert_close(by_rule, dict.fromkeys(by_rule, (gradients, h)), 1e-12)
+    assert_close(others, dict.fromkeys(others, h), 1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_the_rule_is_not_reached_with_an_option_that_it_does_not_know(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params, x, h0 = jax.tree.map(jnp.asarray, call())
-    options = EXAMPLES[name][0]
-    run = Run(x, h0, **{"reset_to": h0 if "resets" in options else None, **options})
+    params, run = prepare_run(*call(), **EXAMPLES[name][0])
     assert name in run.used()
     monkeypatch.setattr(recurrence, "_run_with_rule", lambda params, run: "the rule")
     monkeypatch.setattr(recurrence, "RULED", recurrence.RULED - {name})

@@ -51,8 +51,8 @@ def test_states_by_hand() -> None:
     ],
 )
 def test_unknown_options_are_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="the oracle has no option leak"):
-        function([[2.0], [1.0]], leak=0.3)
+    with pytest.raises(TypeError, match="the oracle has no option lenghts"):
+        function([[2.0], [1.0]], lenghts=None)
 
 
 def test_gradients_by_hand() -> None:

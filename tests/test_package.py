@@ -30,13 +30,22 @@ def test_version_is_the_installed_one() -> None:
 
 
 def test_import_needs_jax_and_numpy_alone() -> None:
+    """Also that of the oracle. Without hypothesis the strategies' error names the extra."""
     script = """
 import sys, jax
+sys.modules["hypothesis"] = None
 before = set(sys.modules)
 import jaxrnn
 print(*(set(sys.modules) - before))
+import jaxrnn.testing.oracle
+try:
+    from jaxrnn.testing import strategies
+except ImportError as error:
+    print(error)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "jax.extend" not in run.stdout.split()  # it takes three times as long as all of jaxrnn
-    new = {name.split(".")[0] for name in run.stdout.split()}
+    modules, error = run.stdout.split("\n", 1)
+    assert "jax.extend" not in modules.split()  # it takes three times as long as all of jaxrnn
+    new = {name.split(".")[0] for name in modules.split()}
     assert new - {"jax", "numpy"} == {"jaxrnn"}
+    assert "pip install 'jaxrnn[testing]'" in error

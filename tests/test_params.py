@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def test_default_is_the_notebooks() -> None:
-    wx, wh, b = init_params(KEY, 300, 200)
+    wx, wh, b = jax.tree.map(np.asarray, init_params(KEY, 300, 200))
     assert wx.shape == (300, 200)
     assert wh.shape == (200, 200)
     np.testing.assert_array_equal(b, np.ones(200, np.float32))
@@ -64,10 +64,10 @@ def test_narrow_types_are_rounded_from_float32(dtype: Any) -> None:
 
 def test_float64_is_drawn_in_float64() -> None:
     with jax.enable_x64(True):
-        assert init_params(KEY, 2, 3).wx.dtype == jnp.float64
+        assert init_params(KEY, 2, 3).wh.dtype == jnp.float64
         params = init_params(KEY, 2, 8, wh_init=orthogonal(), dtype=jnp.float64)
         np.testing.assert_allclose(params.wh @ params.wh.T, np.eye(8), rtol=0, atol=1e-14)
-        assert init_params(KEY, 2, 3, dtype=jnp.float32).wx.dtype == jnp.float32
+        assert init_params(KEY, 2, 3, dtype=jnp.float32).wh.dtype == jnp.float32
 
 
 def test_float64_without_x64_warns_as_jax_does() -> None:

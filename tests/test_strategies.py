@@ -1,7 +1,5 @@
 """The strategies keep the promises of their docstrings."""
 
-import subprocess
-import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,14 +31,15 @@ def test_values_are_exact_in_every_float_type(dtype: Any, data: st.DataObject) -
 
 @given(strategies.cases())
 def test_networks_do_not_amplify(case: Case) -> None:
-    for weights in (case.params.wx, case.params.wh):
+    for weights in case.params[:2]:
+        assert weights is not None
         assert np.all(np.abs(weights).sum(axis=0) <= 1.0)
 
 
 @given(case=strategies.cases(sizes=st.just(Sizes((2, 1), 3, 4, 5))))
 def test_shapes_follow_the_sizes(case: Case) -> None:
     wx, wh, b = case.params
-    assert (wx.shape, wh.shape) == ((4, 5), (5, 5))
+    assert (np.asarray(wx).shape, wh.shape) == ((4, 5), (5, 5))
     assert b is None or b.shape == (5,)
     assert case.x.shape == (2, 1, 3, 4)
     assert case.h0 is None or case.h0.shape in [(5,), (2, 1, 5)]
@@ -53,7 +52,7 @@ def test_the_table_of_sizes_has_every_edge_case() -> None:
     assert {0, 1} < {sizes.n_steps for sizes in SIZES}
     assert {0, 1} < {sizes.n_features for sizes in SIZES}
     assert 1 in {sizes.n_nodes for sizes in SIZES}
-    assert any(1 < sizes.n_features != sizes.n_nodes > 1 for sizes in SIZES)
+    assert any(1 < (sizes.n_features or 0) != sizes.n_nodes > 1 for sizes in SIZES)
 
 
 KINDS: dict[str, Any] = {
@@ -93,21 +92,6 @@ def test_cases_shrink_to_the_smallest() -> None:
 def test_arrays_shrink_to_zeros(wanted: Any, smallest: list[int]) -> None:
     array = find(strategies.arrays((3,)), wanted, settings=settings(database=None))
     np.testing.assert_array_equal(16 * array, smallest)
-
-
-def test_without_hypothesis_the_error_names_the_extra() -> None:
-    """The rest of the package, with the oracle, does not need it."""
-    script = """
-import sys
-sys.modules["hypothesis"] = None
-import jaxrnn, jaxrnn.testing.oracle
-try:
-    from jaxrnn.testing import strategies
-except ImportError as error:
-    print(error)
-"""
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "pip install 'jaxrnn[testing]'" in run.stdout
 
 
 @given(st.data())

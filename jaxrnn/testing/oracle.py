@@ -4,14 +4,15 @@ Slow and obvious on purpose, and independent of JAX. The gradients are backpropa
 written out by hand. Of a scalar loss, let `ga_t` and `gh_t` be the derivatives with respect to
 `a_t` and `h_t`, and `g.a_t` and `g.h_t` those parts that do not pass through a later step:
 
-    gh_t = g.h_t + ga_{t+1} wh^T
-    ga_t = g.a_t + activation'(a_t) * gh_t
+    gh_t = g.h_t + ga_{t+1} wh^T + (1 - leak_{t+1}) * gh_{t+1}
+    ga_t = g.a_t + leak_t * activation'(a_t) * gh_t
 
     dwx = sum_t x_t^T ga_t      dwh = sum_t h_{t-1}^T ga_t      db = sum_t ga_t
-    dx_t = ga_t wx^T            dh0 = ga_1 wh^T
+    dx_t = ga_t wx^T            dh_0 = ga_1 wh^T + (1 - leak_1) * gh_1
+    dleak_t = (activation(a_t) - h_{t-1}) * gh_t
 
-A step that is a reset has `reset_to`, or h_0, for h_{t-1}, and one in the padding has h_t = h_{t-1}
-and a_t = 0.
+Without a leak, leak_t is 1; without wx, x_t wx is x_t. A step that is a reset has `reset_to` for
+h_{t-1}, and one in the padding has h_t = h_{t-1} and a_t = 0.
 
 Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78
 (1990), 1550-1560.
@@ -59,14 +60,14 @@ RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: a > 0.0)
 class Gradients(NamedTuple):
     """The derivative of a scalar loss by each argument, in the shape of that argument.
 
-    `reset_to` is None if no `reset_to` was given: resets then return to `h0`, whose derivative
-    includes theirs.
+    `reset_to` and `leak` are None if they were not given.
     """
 
     params: RNNParams[FloatArray]
     x: FloatArray
     h0: FloatArray
     reset_to: FloatArray | None = None
+    leak: FloatArray | None = None
 
 
 class StackedGradients(NamedTuple):
@@ -82,13 +83,16 @@ class Options(TypedDict, total=False):
 
     Attributes:
       activation: the activation with its derivative; by default tanh.
+      leak: the leak, which broadcasts to `(*batch, n_steps, n_nodes)`; by default 1.
       lengths: integers `(*batch,)`, from 0 to n_steps; by default all steps.
       resets: bool `(*batch, n_steps)`; by default none.
-      reset_to: the state after a reset, which broadcasts as `h0` does; by default `h0`.
+      reset_to: the state after a reset, which broadcasts as `h0` does; by default zero, if there is
+        no `h0`.
       reverse: run from the last step to the first; by default False.
     """
 
     activation: Differentiable
+    leak: ArrayLike | None
     lengths: ArrayLike | None
     resets: ArrayLike | None
     reset_to: ArrayLike | None
@@ -131,10 +135,19 @@ def rnn_forward(
 
 
 class _Run(NamedTuple):
-    """All that the network passes through; `start` is the state that each step starts from."""
+    """All that the network passes through.
+
+    Attributes:
+      start: the state that each step starts from.
+      a: the pre-activations.
+      f: their activations.
+      h: the states after the steps.
+      last: the state after the last step.
+    """
 
     start: FloatArray
     a: FloatArray
+    f: FloatArray
     h: FloatArray
     last: FloatArray
 
@@ -143,34 +156,46 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
     if unknown := options.keys() - Options.__annotations__.keys():
         raise TypeError(f"the oracle has no option {', '.join(sorted(unknown))}")
     wx, wh, b = _float64(params)
-    x, h0 = np.asarray(x, np.float64), _full_h0(params, x, h0)
-    activation = options.get("activation", TANH)
-    steps, lengths, resets = _steps(x, options)
-    reset_to = options.get("reset_to")
-    reset_to = h0 if reset_to is None else _full_h0(params, x, reset_to)
+    x, activation = np.asarray(x, np.float64), options.get("activation", TANH)
+    steps, lengths, resets = _steps(x, h0, options)
+    h0 = _full_h0(params, x, h0)
+    reset_to = _full_h0(params, x, options.get("reset_to"))
     *batch, n_steps, _ = x.shape
     a = np.zeros((*batch, n_steps, *b.shape))
-    start, h, last = np.zeros_like(a), np.zeros_like(a), np.zeros_like(h0)
+    leak = _full_leak(a.shape, options)
+    start, f, h, last = np.zeros_like(a), np.zeros_like(a), np.zeros_like(a), np.zeros_like(h0)
     for i in np.ndindex(*batch):
         h_tm1 = h0[i]
         for t in steps:
             if t < lengths[i]:
                 start[i][t] = reset_to[i] if resets[i][t] else h_tm1
-                a[i][t] = x[i][t] @ wx + start[i][t] @ wh + b
-                h[i][t] = activation.function(a[i][t])
+                a[i][t] = (x[i][t] if wx is None else x[i][t] @ wx) + start[i][t] @ wh + b
+                f[i][t] = activation.function(a[i][t])
+                h[i][t] = f[i][t]
+                if options.get("leak") is not None:
+                    h[i][t] = start[i][t] + leak[i][t] * (f[i][t] - start[i][t])
             else:
                 h[i][t] = h_tm1
             h_tm1 = h[i][t]
         last[i] = h_tm1
-    return _Run(start, a, h, last)
+    return _Run(start, a, f, h, last)
 
 
-def _steps(x: FloatArray, options: Options) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
+def _full_leak(shape: tuple[int, ...], options: Options) -> FloatArray:
+    leak = options.get("leak")
+    return np.broadcast_to(np.asarray(1.0 if leak is None else leak, np.float64), shape)
+
+
+def _steps(
+    x: FloatArray, h0: Any, options: Options
+) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
     """The steps in the order they are run, and lengths and resets in full."""
     *batch, n_steps, _ = x.shape
     lengths, resets = options.get("lengths"), options.get("resets")
     lengths = np.full(batch, n_steps) if lengths is None else np.asarray(lengths)
     resets = np.zeros((*batch, n_steps), bool) if resets is None else np.asarray(resets)
+    is_named = options.get("resets") is None or options.get("reset_to") is not None or h0 is None
+    assert is_named, "resets with h0 need reset_to"
     assert lengths.shape == (*batch,), (x.shape, lengths.shape)
     assert resets.shape == (*batch, n_steps), (x.shape, resets.shape)
     assert np.all((lengths >= 0) & (lengths <= n_steps)), (n_steps, lengths)
@@ -201,7 +226,8 @@ def rnn_gradients(
 
     Returns:
       The gradients of `sum(g_last * h_last) + sum(g_a * a) + sum(g_h * h)`. The one by `h0` has the
-      shape of `h0`, or `(*batch, n_nodes)` if `h0` is None. The one by `b` is None if `b` is None.
+      shape of `h0`, or `(*batch, n_nodes)` if `h0` is None. The ones by `wx` and `b` are
+      None if these are.
 
     Example:
         import jax
@@ -222,13 +248,15 @@ def rnn_gradients(
     run = _run(params, x, h0, options)
     x = np.asarray(x, np.float64)
     derivative = options.get("activation", TANH).derivative
-    steps, lengths, resets = _steps(x, options)
+    steps, lengths, resets = _steps(x, h0, options)
+    leak = _full_leak(run.a.shape, options)
     g_last = np.broadcast_to(np.asarray(g_last, np.float64), run.last.shape)
     g_a = np.broadcast_to(np.asarray(g_a, np.float64), run.a.shape)
     g_h = np.broadcast_to(np.asarray(g_h, np.float64), run.h.shape)
 
-    dwx, dwh, db = np.zeros_like(wx), np.zeros_like(wh), np.zeros_like(b)
-    dx, dh0, dreset_to = np.zeros_like(x), np.zeros_like(run.last), np.zeros_like(run.last)
+    dwx = None if wx is None else np.zeros_like(wx)
+    dwh, db, dx, dleak = (np.zeros_like(array) for array in (wh, b, x, run.a))
+    dh0, dreset_to = np.zeros_like(run.last), np.zeros_like(run.last)
     for i in np.ndindex(*lengths.shape):
         gh_later = g_last[i]
         for t in reversed(steps):
@@ -236,24 +264,28 @@ def rnn_gradients(
             if t >= lengths[i]:  # h_t is h_{t-1}
                 gh_later = gh_t
                 continue
-            ga_t = g_a[i][t] + _times(derivative(run.a[i][t]), gh_t)
-            dwx += np.outer(x[i][t], ga_t)
+            ga_t = g_a[i][t] + _times(derivative(run.a[i][t]), leak[i][t] * gh_t)
+            dleak[i][t] = (run.f[i][t] - run.start[i][t]) * gh_t
+            if wx is not None:
+                dwx += np.outer(x[i][t], ga_t)
             dwh += np.outer(run.start[i][t], ga_t)
             db += ga_t
-            dx[i][t] = ga_t @ wx.T
+            dx[i][t] = ga_t if wx is None else ga_t @ wx.T
             gh_later = ga_t @ wh.T
+            if options.get("leak") is not None:
+                gh_later += (1 - leak[i][t]) * gh_t
             if resets[i][t]:
                 dreset_to[i] += gh_later
                 gh_later = np.zeros_like(gh_later)
         dh0[i] += gh_later
 
-    reset_to = options.get("reset_to")
-    if reset_to is None:
-        dh0 = dh0 + dreset_to
-    if h0 is not None:
-        dh0 = _summed_to(np.shape(h0), dh0)
-    by_reset_to = None if reset_to is None else _summed_to(np.shape(reset_to), dreset_to)
-    return Gradients(RNNParams(dwx, dwh, None if params.b is None else db), dx, dh0, by_reset_to)
+    dparams: Any = RNNParams(dwx, dwh, None if params.b is None else db)
+    by_h0 = dh0 if h0 is None else _summed_to(np.shape(h0), dh0)
+    by_others = (
+        None if array is None else _summed_to(np.shape(array), g)
+        for array, g in ((options.get("reset_to"), dreset_to), (options.get("leak"), dleak))
+    )
+    return Gradients(dparams, dx, by_h0, *by_others)
 
 
 def _times(derivative: ArrayLike, gh: FloatArray) -> FloatArray:
@@ -361,13 +393,14 @@ def _as_layer(layer: Layer[Any], of_directions: list[Any]) -> Any:
     return of_directions[0] if isinstance(layer, RNNParams) else tuple(of_directions)
 
 
-def _float64(params: RNNParams[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    wx, wh, b = params
-    wx, wh = np.asarray(wx, np.float64), np.asarray(wh, np.float64)
-    n_nodes = wx.shape[1]
-    b = np.zeros(n_nodes) if b is None else np.asarray(b, np.float64)
-    assert wh.shape == (n_nodes, n_nodes), (wx.shape, wh.shape)
-    assert b.shape == (n_nodes,), (wx.shape, b.shape)
+def _float64(params: RNNParams[Any]) -> tuple[Any, FloatArray, FloatArray]:
+    wx = None if params.wx is None else np.asarray(params.wx, np.float64)
+    wh = np.asarray(params.wh, np.float64)
+    n_nodes = len(wh)
+    b = np.zeros(n_nodes) if params.b is None else np.asarray(params.b, np.float64)
+    assert wx is None or wx.shape[1:] == (n_nodes,), (wx.shape, wh.shape)
+    assert wh.shape == (n_nodes, n_nodes), wh.shape
+    assert b.shape == (n_nodes,), (wh.shape, b.shape)
     return wx, wh, b
 
 

@@ -45,11 +45,15 @@ from jaxrnn.params import RNNParams
 
 
 class Sizes(NamedTuple):
-    """The sizes of a network and of the sequences it runs over."""
+    """The sizes of a network and of the sequences it runs over.
+
+    With `n_features` None, `params.wx` is None, and `x` has as many entries a step as there are
+    nodes.
+    """
 
     batch: tuple[int, ...]
     n_steps: int
-    n_features: int
+    n_features: int | None
     n_nodes: int
 
 
@@ -104,26 +108,35 @@ def arrays(
 
 @st.composite
 def params(
-    draw: st.DrawFn, n_features: int, n_nodes: int, *, dtype: DTypeLike = np.float32
+    draw: st.DrawFn, n_features: int | None, n_nodes: int, *, dtype: DTypeLike = np.float32
 ) -> RNNParams[NDArray[Any]]:
     """The parameters, with or without a bias, of a network that does not amplify."""
-    wx = draw(arrays((n_features, n_nodes), np.float64)) / _power_of_two(n_features)
-    wh = draw(arrays((n_nodes, n_nodes), np.float64)) / _power_of_two(n_nodes)
-    b = draw(st.none() | arrays((n_nodes,), dtype))
-    return RNNParams(wx.astype(dtype), wh.astype(dtype), b)
+
+    def weights(n_rows: int) -> NDArray[Any]:
+        drawn = draw(arrays((n_rows, n_nodes), np.float64)) / _power_of_two(n_rows)
+        return drawn.astype(dtype)
+
+    wx: Any = None if n_features is None else weights(n_features)
+    return RNNParams(wx, weights(n_nodes), draw(st.none() | arrays((n_nodes,), dtype)))
 
 
 def inputs(sizes: Sizes, *, dtype: DTypeLike = np.float32) -> st.SearchStrategy[NDArray[Any]]:
     """Sequences `x`, `(*batch, n_steps, n_features)`."""
-    return arrays((*sizes.batch, sizes.n_steps, sizes.n_features), dtype)
+    n_features = sizes.n_nodes if sizes.n_features is None else sizes.n_features
+    return arrays((*sizes.batch, sizes.n_steps, n_features), dtype)
 
 
 def initial_states(
     sizes: Sizes, *, dtype: DTypeLike = np.float32
 ) -> st.SearchStrategy[NDArray[Any] | None]:
     """Initial states `h0`: None, one for the whole batch, or one for each sequence."""
+    return st.none() | states(sizes, dtype=dtype)
+
+
+def states(sizes: Sizes, *, dtype: DTypeLike = np.float32) -> st.SearchStrategy[NDArray[Any]]:
+    """States: one for the whole batch, or one for each sequence."""
     shapes = dict.fromkeys([(sizes.n_nodes,), (*sizes.batch, sizes.n_nodes)])
-    return st.one_of(st.none(), *(arrays(shape, dtype) for shape in shapes))
+    return st.one_of(*(arrays(shape, dtype) for shape in shapes))
 
 
 @st.composite
@@ -211,6 +224,13 @@ def resets(sizes: Sizes) -> st.SearchStrategy[NDArray[Any]]:
     return hnp.arrays(np.bool_, (*sizes.batch, sizes.n_steps), elements=st.booleans())
 
 
+def leaks(sizes: Sizes, *, dtype: DTypeLike = np.float32) -> st.SearchStrategy[NDArray[Any]]:
+    """Leaks from 0 to 1: one, one for each node or step, or one for each node of each step."""
+    full = (*sizes.batch, sizes.n_steps, sizes.n_nodes)
+    shapes = dict.fromkeys([(), full[-1:], (*full[:-1], 1), full])
+    return st.one_of(*(arrays(shape, dtype).map(np.abs) for shape in shapes))
+
+
 @st.composite
 def options(draw: st.DrawFn, sizes: Sizes, *, dtype: DTypeLike = np.float32) -> dict[str, Any]:
     """Keyword options of `rnn_forward` and `rnn_states`, and of the oracle's functions.
@@ -228,12 +248,13 @@ def options(draw: st.DrawFn, sizes: Sizes, *, dtype: DTypeLike = np.float32) -> 
         test_options()
     """
     drawn = {
+        "leak": draw(st.none() | leaks(sizes, dtype=dtype)),
         "lengths": draw(st.none() | lengths(sizes)),
         "resets": draw(st.none() | resets(sizes)),
         "reverse": draw(st.booleans()),
     }
     if drawn["resets"] is not None:
-        drawn["reset_to"] = draw(initial_states(sizes, dtype=dtype))
+        drawn["reset_to"] = draw(states(sizes, dtype=dtype))
     return drawn
 
 
