@@ -1,19 +1,21 @@
 """The recurrence of a vanilla (Elman) RNN, the loops that run it, and its derivative.
 
     a_t = x_t wx + h_{t-1} wh + b
-    h_t = f(a_t)                                   t = 1 .. n_steps, f the activation
+    h_t = (1 - leak_t) h_{t-1} + leak_t f(a_t)     t = 1 .. n_steps, f the activation
 
-A step that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps
-the state: h_t = h_{t-1}, and a_t = 0. In reverse, "before" and "after" change places.
+Without a leak, h_t is f(a_t). Without wx, x_t wx is x_t. A step that is a reset starts from a given
+state in place of h_{t-1}. A step in the padding keeps the state: h_t = h_{t-1}, and a_t = 0. In
+reverse, "before" and "after" change places.
 
 Where f'(a) can be computed from f(a), as for tanh and relu, the derivative has a rule of its own.
 It is a Jacobian-vector product, from which JAX makes every mode and order of differentiation:
 
     da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + dh_{t-1} wh
-    dh_t = f'(a_t) da_t
+    dh_t = (1 - leak_t) dh_{t-1} + leak_t f'(a_t) da_t + dleak_t (f(a_t) - h_{t-1})
 
 Its transpose, which is what `jax.grad` runs, is backpropagation through time. Only the states are
-kept from the forward pass, as f'(a_t) is computed from h_t again.
+kept from the forward pass, and f(a_t) beside them where there is a leak: f'(a_t) is computed from
+f(a_t) again.
 
 The arguments of these functions are checked already, and all have one dtype.
 """
@@ -87,7 +89,7 @@ class RNNStates(NamedTuple, Generic[ArrayT]):
 
     Attributes:
       a: pre-activations, `(*batch, n_steps, n_nodes)`.
-      h: hidden states `activation(a)`, the same shape.
+      h: hidden states, the same shape: `activation(a)` where there is no leak.
 
     Example:
         import jax
@@ -112,6 +114,7 @@ class Trajectory(NamedTuple):
       last: the state after the last step that is run, `(*batch, n_nodes)`.
       a: the pre-activations `a_t`, `(n_steps, *batch, n_nodes)`.
       h: the states after the steps, `h_t`, the same shape.
+      f: the activations `f(a_t)`, the same shape; `h` where there is no leak.
     """
 
     last: jax.Array
@@ -339,7 +342,7 @@ def _tangents(
 
     In a segment of several steps, one product gives the part of their da_t that does not depend on
     the loop over them. Its transpose is one product too: it gives the gradients of the weights. The
-    transpose computes each segment again, so that only the states are kept.
+    transpose computes each segment again, so that only `h` and `f` are kept.
     """
     dleak: Any = drun.leak
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
@@ -357,7 +360,7 @@ def _tangents(
         for tangent in (drun.h0, drun.reset_to)
     )
 
-    dleak_of_all = None
+    dleak_of_all = None  # of a leak that is the same in every step
     if dleak is not None and run.has_leak_of_steps():
         dleak = _split(time_first(dleak), size)
     elif dleak is not None:
@@ -389,7 +392,7 @@ def _tangents(
             da_in_t = da_in_t if at_once else from_outside(at_t, matmul)
             dstart = select(at_t.resets, dreset_to, dh_tm1)
             da_t = zero_where(at_t.skipped, da_in_t + times_wh(dstart))
-            f_t = zero_where(at_t.skipped, index(f, at_t.t)) if at_t.h is None else at_t.h
+            f_t = zero_where(at_t.skipped, index(f, at_t.t)) if at_t.f is None else at_t.f
             df_t = TANGENTS[run.activation](f_t, da_t)
             if run.leak is None:
                 dh_t = select(at_t.skipped, dh_tm1, df_t)
@@ -412,9 +415,9 @@ def _tangents(
         segment = _segment(run, h, size, *inputs)
         if not _is_small(params, run) or _may_be_shared(run.x):
             return products(dh, segment)
-        # A condition copies what it reads, so it is given the states of this segment alone.
-        h_of_segment = jax.lax.dynamic_slice_in_dim(f, segment.t[0], size)
-        segment = segment._replace(h=zero_where(segment.skipped, h_of_segment))
+        # A condition copies what it reads, so it is given the activations of this segment alone.
+        f_of_segment = jax.lax.dynamic_slice_in_dim(f, segment.t[0], size)
+        segment = segment._replace(f=zero_where(segment.skipped, f_of_segment))
 
         def on_cpu(*operands: Any) -> Any:
             return jax.lax.cond(_is_mapped(params, run), products, sums, *operands)
@@ -439,8 +442,9 @@ class _Segment(NamedTuple):
       t: the indices of the steps.
       x: inputs. They are zero where `skipped`, and so are the arrays below.
       start: the states that the steps start from.
-      h: the states after the steps; None where the loop reads them from all states.
+      f: the activations; None where the loop reads them from those of all steps.
       dx: the tangents of `x`; None where it is not differentiated.
+      dleak: the tangents of a leak of each step; None where there are none.
       skipped: the steps that are not run, as they are padding or were run before; None is none.
       resets: the steps that are resets; None is none.
     """
@@ -448,7 +452,7 @@ class _Segment(NamedTuple):
     t: jax.Array
     x: jax.Array
     start: jax.Array
-    h: jax.Array | None
+    f: jax.Array | None
     dx: jax.Array | None
     dleak: jax.Array | None
     skipped: jax.Array | None
