@@ -158,6 +158,7 @@ def rnn_forward(
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
         0, `reset_to` is given without `resets`, or `resets` and `h0` without `reset_to`.
+      OverflowError: a Python number is too large for any dtype.
 
     Example:
       Sequences of 4 and 2 steps, where the padding of the second is NaN.
