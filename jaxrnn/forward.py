@@ -134,8 +134,8 @@ def rnn_forward(
       resets: bool `(*batch, n_steps)`. Where true, the state is set to `reset_to` before that step,
         as at the beginning of a sequence that is packed behind another. Resets in the padding do
         nothing.
-      reset_to: the state after a reset, which broadcasts as `h0` does. None is zero, and an error
-        with `h0`: a call that runs on from the last state of another would return to that state.
+      reset_to: the state after a reset, which broadcasts as `h0` does. None is zero. With `h0` it
+        must be given, as resets must not return to a state that the call merely runs on from.
       reverse: run from the last step that is not padding to the first.
       checkpoint_every: store one state in this many for the backward pass, and compute the others
         again there. The memory is some n_steps / checkpoint_every + checkpoint_every states, which
