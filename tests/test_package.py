@@ -1,10 +1,17 @@
 """`import jaxrnn` gives documented functions, and needs JAX and NumPy alone."""
 
+import copy
 import inspect
+import pickle
+import pydoc
 import subprocess
 import sys
 from importlib import metadata
+from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrnn
@@ -49,3 +56,42 @@ except ImportError as error:
     new = {name.split(".")[0] for name in modules.split()}
     assert new - {"jax", "numpy"} == {"jaxrnn"}
     assert "pip install 'jaxrnn[testing]'" in error
+
+
+def test_functions_have_what_jax_jit_gives() -> None:
+    """And are functions for pickle, help, and classes that have them as attributes."""
+    params, x = jaxrnn.init_params(jax.random.key(0), 3, 4), jnp.ones((5, 3))
+    run = jaxrnn.rnn_forward
+    expected = run(params, x)
+    assert run.lower(params, x).compile()(params, x).shape == expected.shape
+    assert run.trace(params, x).out_info.shape == run.eval_shape(params, x).shape == expected.shape
+    mapped: Any = jax.jit(jax.vmap(run, in_axes=(None, 0)))
+    assert mapped.trace(params, x[None]).out_info.shape == (1, 4)
+    run.clear_cache()
+    exported: Any = jax.export.export(cast(Any, run))(params, x)
+    np.testing.assert_array_equal(exported.call(params, x), expected)
+    assert pickle.loads(pickle.dumps(run)) is copy.deepcopy(run) is run
+    assert repr(run) == "<jitted function jaxrnn.forward.rnn_forward>"
+    with pytest.raises(TypeError, match=r"rnn_forward\(\) got an unexpected .* 'lenghts'"):
+        run.lower(params, x, lenghts=None)
+
+    class Model:
+        last = run
+
+    assert Model.last is run
+    assert Model().last.__func__ is run
+    assert "checkpoint_every: int | None = None" in pydoc.render_doc(run)
+
+
+def test_a_batch_of_one_on_an_explicit_axis_of_one_device() -> None:
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spec = jax.sharding.PartitionSpec("batch")
+    x, h0 = jax.device_put((jnp.ones((1, 6, 3)), jnp.ones((1, 4))), jax.NamedSharding(mesh, spec))
+    params = jaxrnn.init_params(jax.random.key(0), 3, 4)
+    params = jax.device_put(params, jax.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    def last(x: Any, h0: Any) -> Any:
+        return jnp.sum(jaxrnn.rnn_forward(params, x, h0))
+
+    for got, array in zip(jax.grad(last, (0, 1))(x, h0), (x, h0), strict=True):
+        assert jax.typeof(got) == jax.typeof(array)
