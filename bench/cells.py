@@ -41,7 +41,7 @@ LENGTHS = "lengths"
 CHECKPOINTS = "checkpoints"
 LEAK = "leak"
 
-GRID = (
+ONE_SET = (
     Cell(1, 3, 2, 4),
     Cell(1, 100, 8, 32),
     Cell(8, 50, 3, 16),
@@ -52,6 +52,9 @@ GRID = (
     Cell(64, 200, 64, 256),
     Cell(128, 50, 256, 512),
     Cell(16, 2000, 8, 64),
+)
+GRID = (
+    *ONE_SET,
     Cell(1, 100, 8, 32, n_sets=16),
     Cell(32, 100, 8, 32, n_sets=64),
     Cell(8, 50, 4, 16, n_sets=256),
@@ -61,15 +64,7 @@ GRID = (
     Cell(32, 100, 64, 128, option=LENGTHS),
     Cell(64, 200, 64, 256, option=LENGTHS),
     Cell(8, 20_000, 8, 64, option=CHECKPOINTS),
-    Cell(1, 100, 8, 32, option=LEAK),
-    Cell(8, 50, 3, 16, option=LEAK),
-    Cell(4, 300, 5, 24, option=LEAK),
-    Cell(32, 100, 8, 32, option=LEAK),
-    Cell(32, 100, 64, 128, option=LEAK),
-    Cell(1, 1000, 16, 64, option=LEAK),
-    Cell(64, 200, 64, 256, option=LEAK),
-    Cell(128, 50, 256, 512, option=LEAK),
-    Cell(16, 2000, 8, 64, option=LEAK),
+    *(cell._replace(option=LEAK) for cell in ONE_SET[1:]),
 )
 
 # In each series one size grows, and the others stay.

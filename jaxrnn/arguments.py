@@ -151,14 +151,19 @@ def _fill(name: str, state: jax.Array | None, zeros: jax.Array) -> jax.Array:
 def check_params(params: RNNParams[Any], name: str = "params") -> None:
     """Require shapes that fit each other."""
     wx, wh, b = params
-    n_nodes, fit = wh.shape[-1:], f"{name}.wh"
-    if wx is not None:
-        expected = "of shape (n_features, n_nodes) (jax.vmap maps over a stack of parameter sets)"
+    of_sets = "(jax.vmap maps over a stack of parameter sets)"
+    if wx is None:
+        is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
+        expected = f"of shape (n_nodes, n_nodes) {of_sets}"
+        require(is_square, f"{name}.wh", expected, wh, ValueError)
+        n_nodes, fit = len(wh), f"{name}.wh of shape {wh.shape}"
+    else:
+        expected = f"of shape (n_features, n_nodes) {of_sets}"
         require(wx.ndim == 2, f"{name}.wx", expected, wx, ValueError)
-        n_nodes, fit = wx.shape[1:], f"{name}.wx of shape {wx.shape}"
-    _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", n_nodes * 2 or (1, 1), fit)
+        n_nodes, fit = wx.shape[1], f"{name}.wx of shape {wx.shape}"
+        _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", (n_nodes, n_nodes), fit)
     if b is not None:
-        _check_shape(f"{name}.b", b, "(n_nodes,)", n_nodes, fit)
+        _check_shape(f"{name}.b", b, "(n_nodes,)", (n_nodes,), fit)
 
 
 def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: str) -> None:

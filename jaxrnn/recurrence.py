@@ -34,6 +34,7 @@ from jax.sharding import AxisType
 from jaxrnn.options import Activation, Run
 from jaxrnn.params import ArrayT, RNNParams
 from jaxrnn.sequences import (
+    Matmul,
     batch_first,
     broadcast,
     index,
@@ -42,11 +43,10 @@ from jaxrnn.sequences import (
     select,
     step_numbers,
     time_first,
+    times_wx,
     x_without_padding,
     zero_where,
 )
-
-Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 # f'(a) * da as a function of f(a) and da. For tanh, 1 - h * h would cancel near h = 1. For relu, a
 # selection, as in jax.nn.relu's own derivative, so that an inactive node passes on no NaN.
@@ -177,7 +177,7 @@ def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
     # On accelerators each product is a kernel to launch, so one product before the loop takes the
     # inputs of all steps. On CPUs its result is not used, and so the compiler drops it.
     x = x_without_padding(run)
-    a_in = _add_bias(x if params.wx is None else x @ params.wx, params.b)
+    a_in = _add_bias(times_wx(params, x), params.b)
 
     def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
         return a_in_t + jnp.matmul(start, params.wh)
@@ -232,12 +232,11 @@ def _scan(run: Run, inputs: Any, preactivate: Callable[..., jax.Array]) -> Traje
         # 0 * inf is NaN.
         a_t = zero_where(is_padding, preactivate(input_t, t, start))
         f_t = _activate(run.activation, a_t)
-        if run.leak is None:
-            h_t = select(is_padding, h_tm1, f_t)
-            return h_t, (a_t, h_t, None)
-        h_t = _mix(leak_at(run, t, is_padding, f_t), f_t, start)
+        h_t = f_t
+        if run.leak is not None:
+            h_t = _mix(leak_at(run, t, is_padding, f_t), f_t, start)
         h_t = select(is_padding, h_tm1, h_t)
-        return h_t, (a_t, h_t, f_t)
+        return h_t, (a_t, h_t, None if run.leak is None else f_t)
 
     steps = (inputs, step_numbers(run.x.shape[-2]))
     last, (a, h, f) = jax.lax.scan(advance, run.h0, steps, reverse=run.reverse, unroll=run.unroll)
@@ -247,8 +246,7 @@ def _scan(run: Run, inputs: Any, preactivate: Callable[..., jax.Array]) -> Traje
 def _preactivate(
     params: RNNParams[Any], x_t: jax.Array, h_tm1: jax.Array, matmul: Matmul = jnp.matmul
 ) -> jax.Array:
-    a_in = x_t if params.wx is None else matmul(x_t, params.wx)
-    return _add_bias(a_in + matmul(h_tm1, params.wh), params.b)
+    return _add_bias(times_wx(params, x_t, matmul) + matmul(h_tm1, params.wh), params.b)
 
 
 def _mix(leak: jax.Array, f: jax.Array, h: jax.Array) -> jax.Array:
@@ -372,11 +370,9 @@ def _tangents(
         if _is_wide(params, run) and len(factors) == 2:
             arrays, weights = zip(*factors, strict=True)
             factors = [(jnp.concatenate(arrays, axis=-1), jnp.concatenate(weights))]
-        if segment.dx is not None and params.wx is not None:
-            factors.append((segment.dx, params.wx))
         terms = [matmul(array, weights) for array, weights in factors]
-        if segment.dx is not None and params.wx is None:
-            terms.append(segment.dx)
+        if segment.dx is not None:
+            terms.append(times_wx(params, segment.dx, matmul))
         return _add_bias(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
 
     def product_with_wh(dstart: jax.Array) -> jax.Array:
@@ -393,16 +389,14 @@ def _tangents(
             dstart = select(at_t.resets, dreset_to, dh_tm1)
             da_t = zero_where(at_t.skipped, da_in_t + times_wh(dstart))
             f_t = zero_where(at_t.skipped, index(f, at_t.t)) if at_t.f is None else at_t.f
-            df_t = TANGENTS[run.activation](f_t, da_t)
-            if run.leak is None:
-                dh_t = select(at_t.skipped, dh_tm1, df_t)
-                return dh_t, (da_t, dh_t, None)
-            dh_t = _mix(leak_at(run, at_t.t, at_t.skipped, f_t), df_t, dstart)
+            dh_t = df_t = TANGENTS[run.activation](f_t, da_t)
+            if run.leak is not None:
+                dh_t = _mix(leak_at(run, at_t.t, at_t.skipped, f_t), df_t, dstart)
             dleak_t = at_t.dleak if dleak_of_all is None else dleak_of_all
             if dleak_t is not None:
                 dh_t += broadcast(dleak_t, f_t) * (f_t - at_t.start)
             dh_t = select(at_t.skipped, dh_tm1, dh_t)
-            return dh_t, (da_t, dh_t, df_t)
+            return dh_t, (da_t, dh_t, None if run.leak is None else df_t)
 
         da_in = from_outside(segment, matmul) if at_once else None
         return scan(advance, dh, (segment, da_in), unroll=run.unroll)

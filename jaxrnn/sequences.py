@@ -4,6 +4,7 @@ Outside of `recurrence.py` the batch axes of an array come before its steps. Ins
 come first, as in `jax.lax.scan`.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 
 from jaxrnn.options import Run
 from jaxrnn.params import RNNParams
+
+Matmul = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def time_first(array: jax.Array, axis: int = -2) -> jax.Array:
@@ -75,6 +78,11 @@ def leak_at(run: Run, t: jax.Array, skipped: jax.Array | None, like: jax.Array) 
     return zero_where(skipped, broadcast(leak_t, like))
 
 
+def times_wx(params: RNNParams[Any], x: jax.Array, matmul: Matmul = jnp.matmul) -> jax.Array:
+    """What inputs add to the pre-activations: `x wx`, or `x` itself without `wx`."""
+    return x if params.wx is None else matmul(x, params.wx)
+
+
 def zero_states(
     params: RNNParams[Any],
     x: jax.Array,
@@ -89,8 +97,7 @@ def zero_states(
     everything that the states depend on, but for `h0` and `reset_to`, which are added to these
     zeros. Of `x` no step is read, as its padding may hold NaN.
     """
-    x = x[..., :0, :] if params.wx is None else x[..., :0, :] @ params.wx
-    like = jnp.sum(x @ params.wh, axis=-2)
+    like = jnp.sum(times_wx(params, x[..., :0, :]) @ params.wh, axis=-2)
     if params.b is not None:
         like = like + broadcast(params.b, like)
     if leak is not None:

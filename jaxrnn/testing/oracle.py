@@ -86,8 +86,8 @@ class Options(TypedDict, total=False):
       leak: the leak, which broadcasts to `(*batch, n_steps, n_nodes)`; by default 1.
       lengths: integers `(*batch,)`, from 0 to n_steps; by default all steps.
       resets: bool `(*batch, n_steps)`; by default none.
-      reset_to: the state after a reset, which broadcasts as `h0` does; by default zero, if there is
-        no `h0`.
+      reset_to: the state after a reset, which broadcasts as `h0` does; by default zero. With
+        `h0` it must be given.
       reverse: run from the last step to the first; by default False.
     """
 
