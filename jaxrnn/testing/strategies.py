@@ -1,4 +1,4 @@
-"""Hypothesis strategies for vanilla RNNs: parameters, inputs and whole cases.
+"""Hypothesis strategies: parameters, inputs and whole cases, of vanilla RNNs and of any other cell.
 
 They are made for functions behind a compiler. Sizes come from the small table `SIZES`, so that
 hundreds of examples compile only a few times. All values are drawn freely.
@@ -13,10 +13,11 @@ Example:
   Here the variant to test is jaxrnn's own function.
 
     import numpy as np
-    from hypothesis import given
+    from hypothesis import given, settings
     from jaxrnn import rnn_forward as my_variant
     from jaxrnn.testing import oracle, strategies
 
+    @settings(deadline=None)  # each new shape compiles, which takes longer than hypothesis allows
     @given(strategies.cases())
     def test_my_variant(case):
         expected = oracle.rnn_forward(*case)
@@ -26,9 +27,11 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -72,10 +75,17 @@ SIZES = (
 DIRECTIONS = ((1, 1), (2,), (2, 2), (1, 2, 1))
 
 
-class Case(NamedTuple):
-    """One call: `rnn_forward(*case)`, `rnn_states(*case)`, and the same of the oracle."""
+# The sizes that `cases_of` draws: one batch axis, nothing empty, and more steps than are unrolled.
+PLAIN_SIZES = (Sizes((2,), 2, 1, 2), Sizes((3,), 5, 3, 4))
 
-    params: RNNParams[NDArray[Any]]
+
+class Case(NamedTuple):
+    """One call: `rnn_forward(*case)`, `rnn_states(*case)`, and the same of the oracle.
+
+    The parameters are those of `cases`, an `RNNParams`, or any tree of arrays from `cases_of`.
+    """
+
+    params: Any
     x: NDArray[Any]
     h0: NDArray[Any] | None
 
@@ -108,16 +118,26 @@ def arrays(
 
 @st.composite
 def params(
-    draw: st.DrawFn, n_features: int | None, n_nodes: int, *, dtype: DTypeLike = np.float32
+    draw: st.DrawFn,
+    n_features: int | None,
+    n_nodes: int,
+    *,
+    dtype: DTypeLike = np.float32,
+    bias: bool | None = None,
 ) -> RNNParams[NDArray[Any]]:
-    """The parameters, with or without a bias, of a network that does not amplify."""
+    """The parameters of a network that does not amplify.
+
+    `bias` says whether there is one; None draws that too.
+    """
 
     def weights(n_rows: int) -> NDArray[Any]:
         drawn = draw(arrays((n_rows, n_nodes), np.float64)) / _power_of_two(n_rows)
         return drawn.astype(dtype)
 
     wx: Any = None if n_features is None else weights(n_features)
-    return RNNParams(wx, weights(n_nodes), draw(st.none() | arrays((n_nodes,), dtype)))
+    wh = weights(n_nodes)
+    biases = {True: arrays((n_nodes,), dtype), False: st.none()}
+    return RNNParams(wx, wh, draw(biases[False] | biases[True] if bias is None else biases[bias]))
 
 
 def inputs(sizes: Sizes, *, dtype: DTypeLike = np.float32) -> st.SearchStrategy[NDArray[Any]]:
@@ -145,6 +165,9 @@ def cases(
     *,
     sizes: st.SearchStrategy[Sizes] = st.sampled_from(SIZES),
     dtype: DTypeLike = np.float32,
+    batch_axes: int | None = None,
+    bias: bool | None = None,
+    h0: Literal["each", "shared", "none"] | None = None,
 ) -> Case:
     """Whole calls: parameters, inputs and an initial state that fit each other.
 
@@ -152,6 +175,10 @@ def cases(
       draw: given by hypothesis.
       sizes: where the sizes come from.
       dtype: the float type of every array.
+      batch_axes: how many batch axes `x` has; None draws any number that `sizes` gives.
+      bias: whether there is one; None draws that too.
+      h0: "each" for one state a sequence, `(*batch, n_nodes)`; "shared" for `(n_nodes,)`; "none"
+        for None; None draws any of the three.
 
     Example:
         from hypothesis import given
@@ -164,12 +191,76 @@ def cases(
 
         test_shapes()
     """
+    if batch_axes is not None:
+        sizes = sizes.filter(lambda drawn: len(drawn.batch) == batch_axes)
     drawn = draw(sizes)
+    initial: dict[str | None, st.SearchStrategy[Any]] = {
+        "each": arrays((*drawn.batch, drawn.n_nodes), dtype),
+        "shared": arrays((drawn.n_nodes,), dtype),
+        "none": st.none(),
+        None: initial_states(drawn, dtype=dtype),
+    }
     return Case(
-        draw(params(drawn.n_features, drawn.n_nodes, dtype=dtype)),
+        draw(params(drawn.n_features, drawn.n_nodes, dtype=dtype, bias=bias)),
         draw(inputs(drawn, dtype=dtype)),
-        draw(initial_states(drawn, dtype=dtype)),
+        draw(initial[h0]),
     )
+
+
+@st.composite
+def cases_of(
+    draw: st.DrawFn,
+    init: Callable[[Any, Any, Any], Any] | st.SearchStrategy[Any],
+    *,
+    sizes: st.SearchStrategy[Sizes] = st.sampled_from(PLAIN_SIZES),
+    dtype: DTypeLike = np.float32,
+) -> Case:
+    """Whole calls of any recurrence `run(params, x, h0)`, whose parameters are any tree of arrays.
+
+    Args:
+      draw: given by hypothesis.
+      init: `init(key, n_features, n_nodes)` gives parameters; the key is drawn. Or a strategy for
+        parameters, which must fit every one of `sizes`.
+      sizes: where the sizes come from.
+      dtype: the float type of every array. The floating arrays of the parameters are converted.
+
+    Returns:
+      `Case(params, x, h0)` of NumPy arrays: `x` is `(*batch, n_steps, n_features)`, and `h0`
+      `(*batch, n_nodes)`.
+
+    Example:
+        import jax
+        import numpy as np
+        from hypothesis import given, settings
+        from jaxrnn.testing import strategies
+
+        def init(key, n_features, n_nodes):
+            return {"w": jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 4}
+
+        @settings(deadline=None)  # the first draw compiles, which takes longer than is allowed
+        @given(strategies.cases_of(init))
+        def test_shapes(case):
+            assert len(case.params["w"]) == case.x.shape[-1] + case.h0.shape[-1]
+
+        test_shapes()
+    """
+    drawn = draw(sizes)
+    if isinstance(init, st.SearchStrategy):
+        params = draw(init)
+    else:
+        key = jax.random.key(draw(st.integers(0, 2**32 - 1)))
+        params = init(key, drawn.n_features, drawn.n_nodes)
+    return Case(
+        jax.tree.map(lambda array: _converted(array, dtype), params),
+        draw(inputs(drawn, dtype=dtype)),
+        draw(arrays((*drawn.batch, drawn.n_nodes), dtype)),
+    )
+
+
+def _converted(array: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """The array in NumPy and, where it is floating, in that dtype."""
+    array = np.asarray(array)
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 @st.composite

@@ -1,0 +1,679 @@
+"""What must hold of any recurrence, whatever its cell: a GRU, a leaky network, one of your own.
+
+A recurrence is a function `h = run(params, x, h0)`:
+
+    params   any tree of arrays
+    x        (*batch, n_steps, n_features), with any number of batch axes
+    h0       (*batch, n_nodes)
+    h        (*batch, n_steps, n_nodes), the state after each step
+
+A relation is a function `(run, case)`, where `case` is a `strategies.Case(params, x, h0)` of NumPy
+arrays in float32 or float64. It raises an AssertionError if the relation does not hold. The error
+names the relation, the first place where it fails, and both numbers. `RELATIONS` maps names to
+relations, and `RELATIONS_WITH_LENGTHS` does for a `run(params, x, h0, lengths)` whose sequences have
+`lengths`, `(*batch,)`, of the steps. `check` runs them all on cases that it draws.
+
+One case with a batch axis is enough for a relation to catch what it is there for. What a relation
+needs besides, such as other parameter sets, is derived from the case, the same at each call.
+
+Two numbers agree if they differ by at most 1e-5 in float32 and 1e-11 in float64, and derivatives,
+which are all in float64, by 1e-6: times the largest entry of their array, if that is above one. A
+cell that amplifies rounding errors more than that, such as a chaotic one, needs a shorter case.
+
+Example:
+  A leaky network in a test of its own for each relation.
+
+    import jax
+    import jax.numpy as jnp
+    import pytest
+    from hypothesis import given, settings
+    from jaxrnn.testing import relations, strategies
+
+    def init(key, n_features, n_nodes):
+        w = jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 2
+        return {"w": w, "leak": jnp.full(n_nodes, 0.3)}
+
+    def run(params, x, h0):
+        def step(h, x_t):
+            a = jnp.concatenate([x_t, h], axis=-1) @ params["w"]
+            h = h + params["leak"] * (jnp.tanh(a) - h)
+            return h, h
+
+        return jnp.moveaxis(jax.lax.scan(step, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+
+    # Each new shape compiles, which takes longer than the deadline of hypothesis.
+    @pytest.mark.parametrize("relation", relations.RELATIONS.values(), ids=relations.RELATIONS)
+    @settings(deadline=None, max_examples=10)
+    @given(case=strategies.cases_of(init))
+    def test_my_cell(relation, case):
+        relation(run, case)
+
+  All of them in one line, outside pytest too:
+
+    relations.check(run, init)
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial, wraps
+from textwrap import shorten
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from jax.extend.core import Literal
+from numpy.typing import DTypeLike
+
+from jaxrnn.errors import require
+from jaxrnn.testing.strategies import Case, cases_of
+
+Run = Callable[..., Any]
+Relation = Callable[[Run, Case], None]
+
+
+def _relation(dtype: DTypeLike = None) -> Callable[[Relation], Relation]:
+    """A function that checks its case, has JAX compute in that dtype, and names its errors.
+
+    With None it is the dtype of the case.
+    """
+
+    def decorate(function: Relation) -> Relation:
+        @wraps(function)
+        def relation(run: Run, case: Case) -> None:
+            case = _converted(case, dtype)
+            with jax.enable_x64(True) if case.x.dtype == np.float64 else nullcontext():
+                try:
+                    function(run, case)
+                except AssertionError as error:
+                    error.args = (f"{function.__name__}: {error}",)
+                    raise
+
+        return relation
+
+    return decorate
+
+
+# Values
+
+
+@_relation()
+def runs_on(run: Run, case: Case) -> None:
+    """Running on from a returned state gives the rest: `run(params, x[t:], h[t - 1]) = h[t:]`.
+
+    For every t or, in a long sequence, for eight of them.
+    """
+    n_steps = case.x.shape[-2]
+    whole = _states(run, case)
+    for t in np.unique(np.linspace(1, n_steps - 1, min(n_steps - 1, 8), dtype=int)):
+        head = _states(run, case._replace(x=case.x[..., :t, :]))
+        rest = _states(run, case._replace(x=case.x[..., t:, :], h0=head[..., -1, :]))
+        parts = np.concatenate([head, rest], axis=-2)
+        _agree("h", (parts, f"where a second call runs on from step {t}"), (whole, "in one call"))
+
+
+@_relation()
+def causal(run: Run, case: Case) -> None:
+    """No state depends on a later input."""
+    h = _states(run, case)
+    for t in range(1, case.x.shape[-2]):
+        x = case.x.copy()
+        x[..., t:, :] += _noise(x[..., t:, :])
+        earlier = _states(run, case._replace(x=x))[..., :t, :]
+        _agree("h", (earlier, f"if x changes from step {t} on"), (h[..., :t, :], "if not"))
+
+
+@_relation()
+def independent(run: Run, case: Case) -> None:
+    """No sequence of a batch depends on another."""
+    case = _with_batch(case)
+    h = _states(run, case)
+    for i in np.ndindex(case.x.shape[:-2]):
+        x, h0 = case.x.copy(), np.array(case.h0)
+        x[i] += _noise(x[i])
+        h0[i] += _noise(h0[i])
+        others = _states(run, case._replace(x=x, h0=h0))
+        others[i] = h[i]
+        _agree("h", (others, f"if x and h0 of sequence {list(i)} change"), (h, "if not"))
+
+
+@_relation()
+def unordered(run: Run, case: Case) -> None:
+    """The order of the sequences in a batch does not matter."""
+    case = _with_batch(case)
+    h = _states(run, case)
+    for axis in range(case.x.ndim - 2):
+        rolled = case._replace(x=np.roll(case.x, 1, axis), h0=np.roll(case.h0, 1, axis))
+        back = np.roll(_states(run, rolled), -1, axis)
+        _agree("h", (back, f"if the sequences along axis {axis} are rolled"), (h, "if not"))
+
+
+@_relation()
+def batch_axes(run: Run, case: Case) -> None:
+    """A batch axis more is a loop."""
+    sets = _sets(case)._replace(params=case.params)
+    h = _states(run, sets)
+    for i in range(_N_SETS):
+        alone = _states(run, case._replace(x=sets.x[i], h0=sets.h0[i]))
+        _agree("h", (h[i], f"at {i} of a batch axis more"), (alone, "without that axis"))
+
+
+@_relation()
+def vmap(run: Run, case: Case) -> None:
+    """`jax.vmap` over parameter sets, over x, and over h0 is a loop, for gradients too."""
+    weights = _noise(_states(run, case))
+    for name, sets in _sets(case)._asdict().items():
+        axes = Case(None, None, None)._replace(**{name: 0})
+        found = jax.device_get(_mapped(run, axes, case._replace(**{name: sets}), weights))
+        for i in range(_N_SETS):
+            alone = case._replace(**{name: _index(sets, i)})
+            wanted = jax.device_get(_value_and_gradient(run, alone, weights))
+            _agree("", (_index(found, i), f"at {i} of vmap over {name}"), (wanted, "without vmap"))
+
+
+@_relation()
+def jit(run: Run, case: Case) -> None:
+    """`jax.jit` changes no value."""
+    _agree("h", (_states(run, case), "under jit"), (_eager(run, case), "without jit"))
+
+
+@_relation()
+def repeatable(run: Run, case: Case) -> None:
+    """The same call gives the same bits, and to run on from its last state traces nothing anew."""
+    first, second = _eager(run, case), _eager(run, case)
+    _agree("h", (second, "in a second call"), (first, "in the first"), tolerance=0.0)
+    n_traces = 0
+
+    @jax.jit
+    def counted(*args: Any) -> Any:
+        nonlocal n_traces
+        n_traces += 1
+        return run(*args)
+
+    h = counted(*case)
+    counted(case.params, case.x, h[..., -1, :])
+    assert n_traces == 1, "jit traces again if h0 is a state that run returned, not a NumPy array"
+
+
+@_relation(np.float64)
+def effective(run: Run, case: Case) -> None:
+    """Every parameter, input and step has an effect, and `h0` has one on the first state.
+
+    Of a parameter, that holds of every index of its last axis. As nodes may be silent, as those of
+    relu are, x and h0 of three sizes are tried.
+    """
+    case = _moved(case)
+    parts = [(path, index) for path, leaf in _named(case) for index in _slices(path, leaf)]
+    for scale in (1.0, 16.0, 256.0):
+        start = case._replace(x=scale * _noise(case.x), h0=scale * _noise(case.h0))
+        h = _states(run, start)
+        silent = []
+        for path, index in parts:
+            changed = _states(run, _changed(start, path, index))
+            looked_at = np.s_[..., :1, :] if path == "h0" else ...
+            if np.all(changed[looked_at] == h[looked_at]):
+                silent.append((path, index))
+        parts = silent
+    if parts:
+        path, index = parts[0]
+        inside = ", ".join("..." if i is ... else ":" if i == slice(None) else str(i) for i in index)
+        states = "the first state" if path == "h0" else "h"
+        raise AssertionError(f"{states} does not depend on {path}[{inside}]")
+
+
+# Derivatives
+
+
+@_relation(np.float64)
+def forward_mode(run: Run, case: Case) -> None:
+    """The derivative by forward mode is a central difference, by each parameter, x and h0."""
+    case = _moved(case)
+    for name, tangent in _tangents(case):
+        found = jax.device_get(_derivative(run, case, tangent)), "by forward mode"
+        wanted = _difference(partial(_states, run), case, tangent), "by a central difference"
+        _agree(f"the derivative by {name} of h", found, wanted, tolerance=DERIVATIVES)
+
+
+@_relation(np.float64)
+def reverse_mode(run: Run, case: Case) -> None:
+    """Reverse mode is the transpose of forward mode: `<J^T g, v> = <g, J v>`, by each array.
+
+    Where `run` has no forward mode, as with `jax.custom_vjp`, `J v` is a central difference.
+    """
+    case = _moved(case)
+    weights = _noise(_states(run, case))
+    gradient = dict(_named(_value_and_gradient(run, case, weights)["gradient"]))
+    for name, tangent in _tangents(case):
+        try:
+            derivative, way = jax.device_get(_derivative(run, case, tangent)), "by forward mode"
+        except TypeError:
+            derivative = _difference(partial(_states, run), case, tangent)
+            way = "by a central difference"
+        found = np.sum(gradient[name] * dict(_named(tangent))[name]), "by reverse mode"
+        wanted = np.sum(weights * derivative), way
+        tolerance = DERIVATIVES * max(1.0, np.sum(np.abs(weights * derivative)))
+        _agree(f"the derivative by {name} of a sum of states", found, wanted, tolerance=tolerance)
+
+
+@_relation(np.float64)
+def second_order(run: Run, case: Case) -> None:
+    """The gradient's derivative by forward mode, reverse mode and a central difference agree."""
+    case = _moved(case)
+    weights = _noise(_states(run, case))
+    tangent = _noise(_floating(case), seed=1)
+
+    def gradient(case: Case) -> Any:
+        return _value_and_gradient(run, case, weights)["gradient"]
+
+    forward, reverse = jax.device_get(_second_derivatives(run, case, weights, tangent))
+    difference = _difference(gradient, case, tangent)
+    label, said = "the derivative of the gradient by ", "by forward over reverse mode"
+    by_reverse, by_difference = "by reverse over reverse mode", "by a central difference"
+    _agree(label, (forward, said), (difference, by_difference), tolerance=DERIVATIVES)
+    _agree(label, (reverse, by_reverse), (difference, by_difference), tolerance=DERIVATIVES)
+
+
+@_relation(np.float64)
+def float64(run: Run, case: Case) -> None:
+    """Nothing in the states or in their gradients falls back to a narrower type, not a constant."""
+    weights = _noise(_states(run, case))
+    traced = jax.make_jaxpr(partial(_value_and_gradient.__wrapped__, run))(case, weights)
+    for equation in _equations(traced.jaxpr):
+        for value in (*equation.invars, *equation.outvars):
+            dtype = getattr(value.aval, "dtype", np.dtype(np.float64))
+            narrow = jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64
+            assert not narrow, f"with x64, there is {dtype} in {shorten(str(equation), 200)}"
+            rounded = isinstance(value, Literal) and _was_float32(value.val)
+            assert not rounded, f"the constant {value} has the digits of float32"
+
+
+RELATIONS: Mapping[str, Relation] = {
+    relation.__name__: relation
+    for relation in (
+        runs_on,
+        causal,
+        independent,
+        unordered,
+        batch_axes,
+        vmap,
+        jit,
+        repeatable,
+        effective,
+        forward_mode,
+        reverse_mode,
+        second_order,
+        float64,
+    )
+}
+
+# With lengths
+
+
+@_relation(np.float64)
+def full_is_effective(run: Run, case: Case) -> None:
+    """With no padding, all of `effective` holds: no real step is left out."""
+    effective.__wrapped__(_Full(run), case)
+
+
+@_relation()
+def padding_is_unseen(run: Run, case: Case) -> None:
+    """Nothing in the padding, NaN and infinities included, reaches a real state or a gradient."""
+    lengths, real = _lengths(case)
+    x = np.where(real, case.x, 0)
+    weights = np.where(real, _noise(_states(run, case, lengths)), 0)
+
+    def found(padding: float) -> Any:
+        padded = case._replace(x=np.where(real, x, np.asarray(padding, x.dtype)))
+        out = _value_and_gradient(run, padded, weights, lengths)
+        return out | {"h": np.where(real, out["h"], 0)}
+
+    wanted = found(0.0)
+    for padding in (1.0, np.nan, np.inf):
+        _agree("", (found(padding), f"with {padding} in the padding"), (wanted, "with zeros"))
+    in_padding = np.where(real, 0, wanted["gradient"].x)
+    _agree("gradient.x", (in_padding, "in the padding"), (np.zeros_like(x), "as it must be"))
+
+
+@_relation()
+def padded_is_alone(run: Run, case: Case) -> None:
+    """A padded batch gives what its sequences give alone, without padding."""
+    case = _with_batch(case)
+    lengths, _ = _lengths(case)
+    h = _states(run, case, lengths)
+    for i in np.ndindex(lengths.shape):
+        n = lengths[i]
+        one = case._replace(x=case.x[i][None, :n], h0=case.h0[i][None])
+        alone = _states(run, one, lengths[i][None])[0]
+        _agree("h", (h[i][:n], f"of sequence {list(i)} in a batch"), (alone, "alone"))
+
+
+@_relation()
+def empty_is_absent(run: Run, case: Case) -> None:
+    """A sequence of length 0 changes no other, and its x and h0 have gradients of zero."""
+    case = _with_batch(case)
+    lengths = np.full(case.x.shape[:-2], case.x.shape[-2], np.int32)
+    lengths[0] = 0
+    weights = _noise(_states(run, case, lengths))
+    weights[0] = 0
+    x = case.x.copy()
+    x[0] = np.nan
+    found = jax.device_get(_value_and_gradient(run, case._replace(x=x), weights, lengths))
+    others = case._replace(x=case.x[1:], h0=case.h0[1:])
+    wanted = jax.device_get(_value_and_gradient(run, others, weights[1:], lengths[1:]))
+
+    def with_zeros(array: Any) -> Any:
+        return np.concatenate([np.zeros_like(array[:1]), array])
+
+    gradient = wanted["gradient"]
+    gradient = gradient._replace(x=with_zeros(gradient.x), h0=with_zeros(gradient.h0))
+    wanted = {"h": with_zeros(wanted["h"]), "gradient": gradient}
+    found["h"] = with_zeros(found["h"][1:])
+    _agree("", (found, "beside a first sequence of length 0"), (wanted, "without it"))
+
+
+RELATIONS_WITH_LENGTHS: Mapping[str, Relation] = {
+    relation.__name__: relation
+    for relation in (full_is_effective, padding_is_unseen, padded_is_alone, empty_is_absent)
+}
+
+
+def check(
+    run: Run,
+    cases: st.SearchStrategy[Case] | Callable[[Any, Any, Any], Any],
+    *,
+    relations: Mapping[str, Relation] = RELATIONS,
+    max_examples: int = 10,
+) -> None:
+    """Run relations on drawn cases, print which hold, and fail with all that do not.
+
+    Args:
+      run: the recurrence, `run(params, x, h0)`; with `RELATIONS_WITH_LENGTHS`,
+        `run(params, x, h0, lengths)`.
+      cases: `init(key, n_features, n_nodes)`, which gives parameters, or a strategy for cases, such
+        as `strategies.cases_of(init, dtype=np.float64)`.
+      relations: names and relations.
+      max_examples: how many cases each relation is run on.
+
+    Raises:
+      AssertionError: with the message of every relation that does not hold, and its smallest case.
+    """
+    drawn = cases if isinstance(cases, st.SearchStrategy) else cases_of(cases)
+    failures = []
+    for name, relation in relations.items():
+        failure = _failure(relation, run, drawn, max_examples)
+        print(f"{name} {'does not hold' if failure else 'holds'}", flush=True)
+        failures += [failure] if failure else []
+    if failures:
+        n_relations = len(relations)
+        first = f"{len(failures)} of {n_relations} relations do not hold"
+        raise AssertionError("\n\n".join([first, *failures]))
+
+
+def _failure(
+    relation: Relation, run: Run, cases: st.SearchStrategy[Case], max_examples: int
+) -> str | None:
+    """What is wrong, and the smallest case for which it is; None if the relation holds."""
+
+    @settings(
+        deadline=None,  # the first case compiles, which takes longer than hypothesis allows
+        max_examples=max_examples,
+        database=None,
+        report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(case=cases)
+    def holds(case: Case) -> None:
+        relation(run, case)
+
+    try:
+        holds()
+    except Exception as error:
+        said = str(error) if isinstance(error, AssertionError) else f"{relation.__name__}: {error!r}"
+        return "\n".join([said, *getattr(error, "__notes__", [])])
+    return None
+
+
+# What the relations share
+
+# The largest difference of two numbers that agree, if no number of their array is above one.
+TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
+DERIVATIVES = 1e-6
+
+_N_SETS = 3
+
+
+def _agree(
+    label: str, found: tuple[Any, str], wanted: tuple[Any, str], tolerance: float | None = None
+) -> None:
+    """Raise an error at the first place where two trees differ, each with where it is from."""
+    pairs = zip(_named(found[0]), _named(wanted[0]), strict=True)
+    for (name, a), (_, b) in pairs:
+        limit = TOLERANCES[b.dtype] if tolerance is None else tolerance
+        limit *= max(1.0, np.max(np.abs(b), where=np.isfinite(b), initial=0.0))
+        with np.errstate(invalid="ignore"):
+            differs = ~(np.abs(a - b) <= limit)  # also where a number is NaN
+        if np.any(differs):
+            at = tuple(map(int, np.argwhere(differs)[0]))
+            place = f"{label}{name}{list(at) if at else ''}"
+            raise AssertionError(f"{place} is {a[at]} {found[1]}, but {b[at]} {wanted[1]}")
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    """Each array of a tree, in NumPy, and its path, such as "params.wx"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    keystr = partial(jax.tree_util.keystr, simple=True, separator=".")
+    return [(keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+
+
+def _converted(case: Case, dtype: DTypeLike) -> Case:
+    """The case with its floating arrays in a dtype, None for its own."""
+    params, x, h0 = jax.tree.map(np.asarray, case)
+    float_types = [np.dtype(np.float32), np.dtype(np.float64)]
+    require(x.ndim > 1, "case.x", "(*batch, n_steps, n_features)", x, ValueError)
+    require(x.dtype in float_types, "case.x", "an array of float32 or float64", x)
+    ok = h0 is not None and h0.shape[:-1] == x.shape[:-2]
+    require(ok, "case.h0", f"(*batch, n_nodes), here {x.shape[:-2]} and n_nodes", h0, ValueError)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype or x.dtype) if _is_floating(leaf) else leaf,
+        Case(params, x, h0),
+    )
+
+
+def _with_batch(case: Case) -> Case:
+    """The case, if it has two sequences or more along a first batch axis; else a batch of it."""
+    if case.x.ndim > 2 and len(case.x) > 1:
+        return case
+    return _sets(case)._replace(params=case.params)
+
+
+def _lengths(case: Case) -> tuple[Any, Any]:
+    """Lengths for a case, and which steps are real, with an axis for the nodes."""
+    n_steps = case.x.shape[-2]
+    lengths = np.resize([n_steps // 2, 0, n_steps, 1], case.x.shape[:-2]).astype(np.int32)
+    return lengths, (np.arange(n_steps) < lengths[..., None])[..., None]
+
+
+@dataclass(frozen=True)
+class _Full:
+    """A recurrence without lengths from one with them. Two of the same `run` compile once."""
+
+    run: Run
+
+    def __call__(self, params: Any, x: Any, h0: Any) -> Any:
+        return self.run(params, x, h0, jnp.full(x.shape[:-2], x.shape[-2], jnp.int32))
+
+
+# Trees of numbers
+
+
+def _is_floating(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _floating(tree: Any) -> Any:
+    """The tree with None in place of what one cannot differentiate by."""
+    return jax.tree.map(lambda leaf: leaf if _is_floating(leaf) else None, tree)
+
+
+def _joined(floating: Any, tree: Any) -> Any:
+    """The tree with those arrays in place of its floating ones."""
+    return jax.tree.map(
+        lambda new, old: old if new is None else new, floating, tree, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def _noise(tree: Any, seed: int = 0) -> Any:
+    """A tree like that of floating numbers in [-1, 1), the same for the same seed."""
+    leaves, structure = jax.tree.flatten(tree)
+    random = np.random.default_rng(seed)
+    noise = [random.uniform(-1, 1, leaf.shape).astype(leaf.dtype) for leaf in leaves]
+    return jax.tree.unflatten(structure, noise)
+
+
+def _moved(tree: Any, seed: int = 0) -> Any:
+    """The tree with its floating numbers changed by up to a quarter, and zeros to small numbers.
+
+    Signs stay, as a cell may need them. Drawn cases hold many zeros, which would hide what another
+    number multiplies, and where relu has no derivative.
+    """
+    floating = _floating(tree)
+    moved = jax.tree.map(
+        lambda old, noise: old * (1 + noise / 4) + (old == 0) * abs(noise) / 8,
+        floating,
+        _noise(floating, seed),
+    )
+    return _joined(moved, tree)
+
+
+def _sets(tree: Any) -> Any:
+    """The tree and others like it, stacked along a new first axis."""
+    others = [_moved(tree, seed) for seed in range(1, _N_SETS)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), tree, *others)
+
+
+def _index(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def _slices(path: str, leaf: Any) -> list[tuple[Any, ...]]:
+    """The parts of an array of a case each of which must have an effect, as indices."""
+    steps: list[tuple[Any, ...]] = []
+    if path == "h0":
+        return [(...,)]
+    if path == "x":
+        steps = [(..., t, slice(None)) for t in range(leaf.shape[-2])]
+    return steps + [(..., i) for i in range(leaf.shape[-1])] if leaf.ndim else [(...,)]
+
+
+def _changed(case: Case, path: str, index: tuple[Any, ...]) -> Case:
+    """The case with a part of one array changed."""
+    changed = []
+    for name, leaf in _named(case):
+        new = np.array(leaf)
+        if name == path:
+            new[index] = _moved(leaf, seed=1)[index]
+        changed.append(new)
+    return Case(*jax.tree.unflatten(jax.tree.structure(case), changed))
+
+
+def _tangents(case: Case) -> Iterator[tuple[str, Any]]:
+    """For each array to differentiate by, its path, and a tangent that is zero for the others."""
+    floating = _floating(case)
+    leaves, structure = jax.tree.flatten(_noise(floating, seed=1))
+    for i, (name, _) in enumerate(_named(floating)):
+        parts = [leaf if i == j else np.zeros_like(leaf) for j, leaf in enumerate(leaves)]
+        yield name, jax.tree.unflatten(structure, parts)
+
+
+def _difference(function: Callable[[Case], Any], case: Case, tangent: Any) -> Any:
+    """The derivative of a function along a tangent, as a central difference."""
+    step = 2.0**-20
+    ends = (
+        function(_joined(jax.tree.map(lambda a, v: a + side * v, _floating(case), tangent), case))
+        for side in (step, -step)
+    )
+    return jax.tree.map(lambda up, down: (np.asarray(up) - down) / (2 * step), *ends)
+
+
+# What JAX computes. `run` is static, so each of these compiles once for the cases of one shape.
+
+
+def _checked(run: Run, case: Case, *lengths: Any) -> Any:
+    """The states, if they are an array as promised."""
+    h = run(*case, *lengths)
+    shape = (*case.x.shape[:-1], case.h0.shape[-1])
+    expected = f"(*batch, n_steps, n_nodes), here {shape}, of {case.x.dtype}"
+    ok = getattr(h, "shape", None) == shape and h.dtype == case.x.dtype
+    require(ok, "h", expected, h, AssertionError)
+    return h
+
+
+_compiled = jax.jit(_checked, static_argnums=0)
+
+
+def _states(run: Run, case: Case, *lengths: Any) -> Any:
+    """The states in NumPy, by a compiled call."""
+    return np.array(_compiled(run, case, *lengths))
+
+
+def _eager(run: Run, case: Case) -> Any:
+    """The states in NumPy, by a call on arrays of JAX that nothing is around."""
+    return np.array(_checked(run, jax.tree.map(jnp.asarray, case)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_gradient(run: Run, case: Case, weights: Any, *lengths: Any) -> Any:
+    """The states, and the gradient of their weighted sum by every floating array of the case."""
+
+    def weighted(floating: Any) -> Any:
+        h = _checked(run, _joined(floating, case), *lengths)
+        return jnp.sum(weights * h), h
+
+    gradient, h = jax.grad(weighted, has_aux=True)(_floating(case))
+    return {"h": h, "gradient": gradient}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _mapped(run: Run, axes: Case, case: Case, weights: Any) -> Any:
+    """The same under `vmap`."""
+    return jax.vmap(lambda case: _value_and_gradient(run, case, weights), in_axes=(axes,))(case)
+
+
+@partial(jax.jit, static_argnums=0)
+def _derivative(run: Run, case: Case, tangent: Any) -> Any:
+    """The derivative of the states along a tangent, by forward mode."""
+    return jax.jvp(lambda floating: run(*_joined(floating, case)), (_floating(case),), (tangent,))[1]
+
+
+@partial(jax.jit, static_argnums=0)
+def _second_derivatives(run: Run, case: Case, weights: Any, tangent: Any) -> Any:
+    """The derivative of the gradient along a tangent, by forward and by reverse mode."""
+
+    def gradient(floating: Any) -> Any:
+        return _value_and_gradient(run, _joined(floating, case), weights)["gradient"]
+
+    def product(floating: Any) -> Any:
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), gradient(floating), tangent)
+        return sum(jax.tree.leaves(products))
+
+    floating = _floating(case)
+    return jax.jvp(gradient, (floating,), (tangent,))[1], jax.grad(product)(floating)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """The equations of a program and of all programs inside it, the innermost first."""
+    for equation in jaxpr.eqns:
+        for part in jax.tree.leaves(equation.params, is_leaf=lambda part: hasattr(part, "eqns")):
+            if hasattr(part, "eqns"):
+                yield from _equations(part)
+        yield equation
+
+
+def _was_float32(value: Any) -> bool:
+    """Whether a number has the 24 binary digits of float32, and not few as 0.5 or an integer."""
+    digits = np.frexp(np.float64(value))[0] * 2.0**16
+    return bool(np.any((np.float32(value) == value) & (digits % 1 != 0) & (value % 1 != 0)))

@@ -1,0 +1,383 @@
+"""The relations of `jaxrnn.testing` hold of right cells, and each finds the bugs that it is for."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from jaxrnn import RNNParams, rnn_states
+from jaxrnn.testing import relations, strategies
+from jaxrnn.testing.relations import RELATIONS, RELATIONS_WITH_LENGTHS, Run
+from jaxrnn.testing.strategies import Case
+from tests.helpers import numbers
+
+Step = Callable[[Any, Any, Any], Any]
+
+_ARRAYS = numbers((3, 12), (4, 12), (12,), (4,), (3, 5, 3), (3, 4), seed=5)
+_W, _U, _B, _LEAK, X, H0 = (array.astype(np.float32) for array in _ARRAYS)
+CASE = Case({"w": _W, "u": _U / 2, "b": _B / 2, "leak": 0.5 + _LEAK / 4}, X, H0)
+
+
+
+@pytest.fixture(autouse=True, scope="module")
+def usual_promotion() -> Iterator[None]:
+    """Cells of users are written for the usual promotion."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+# Four cells. Only the GRU uses all columns of the parameters.
+
+
+def without(params: Any, *names: str) -> Any:
+    return {name: params[name] for name in params if name not in names}
+
+
+def one_gate(params: Any) -> Any:
+    return {name: params[name][..., :4] for name in params}
+
+
+VANILLA = CASE._replace(params=without(one_gate(CASE.params), "leak"))
+LEAKY = CASE._replace(params=one_gate(CASE.params))
+NORMED = VANILLA
+GRU = CASE._replace(params=without(CASE.params, "leak"))
+
+
+def affine(p: Any, h: Any, x_t: Any) -> Any:
+    return x_t @ p["w"] + h @ p["u"] + p["b"]
+
+
+def vanilla(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(affine(p, h, x_t))
+
+
+def leaky(p: Any, h: Any, x_t: Any) -> Any:
+    return h + p["leak"] * (jnp.tanh(affine(p, h, x_t)) - h)
+
+
+def normalised(a: Any, axis: Any = -1) -> Any:
+    return (a - a.mean(axis, keepdims=True)) / jnp.sqrt(a.var(axis, keepdims=True) + 1e-3)
+
+
+def normed(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(normalised(x_t @ p["w"] + h @ p["u"]) + p["b"])
+
+
+def gru(p: Any, h: Any, x_t: Any) -> Any:
+    of_x, of_h = (jnp.split(part, 3, axis=-1) for part in (x_t @ p["w"] + p["b"], h @ p["u"]))
+    reset, update = jax.nn.sigmoid(of_x[0] + of_h[0]), jax.nn.sigmoid(of_x[1] + of_h[1])
+    return (1 - update) * h + update * jnp.tanh(of_x[2] + reset * of_h[2])
+
+
+def scanned(step: Step) -> Run:
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        def one(h: Any, x_t: Any) -> Any:
+            h = step(params, h, x_t)
+            return h, h
+
+        return jnp.moveaxis(jax.lax.scan(one, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+
+    return run
+
+
+RIGHT = {
+    "vanilla": (scanned(vanilla), VANILLA),
+    "leaky": (scanned(leaky), LEAKY),
+    "layer-normed": (scanned(normed), NORMED),
+    "GRU": (scanned(gru), GRU),
+}
+
+
+@pytest.mark.parametrize("cell", RIGHT)
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_no_false_alarm(relation: str, cell: str) -> None:
+    RELATIONS[relation](*RIGHT[cell])
+
+
+# Bugs: how each calls or changes a cell
+
+
+def states_before(p: Any, x: Any, h0: Any) -> Any:
+    """Each state one step too late."""
+    h = scanned(vanilla)(p, x, h0)
+    return jnp.concatenate([h0[..., None, :], h[..., :-1, :]], axis=-2)
+
+
+def next_input(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(leaky)(p, jnp.roll(x, -1, axis=-2), h0)
+
+
+def from_the_back(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(gru)(p, x[..., ::-1, :], h0)[..., ::-1, :]
+
+
+def no_h0(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(gru)(p, x, jnp.zeros_like(h0))
+
+
+def over_time(p: Any, x: Any, h0: Any) -> Any:
+    """Inputs standardised over all steps, the future ones too."""
+    return scanned(vanilla)(p, normalised(x, -2), h0)
+
+
+def no_last_step(p: Any, x: Any, h0: Any) -> Any:
+    h = scanned(normed)(p, x[..., :-1, :], h0)
+    return jnp.concatenate([h, h[..., -1:, :]], axis=-2)
+
+
+def by_time(p: Any, x: Any, h0: Any) -> Any:
+    """A leak that falls with the number of steps since the call began."""
+    clock = jnp.arange(x.shape[-2], dtype=x.dtype)[:, None]
+    with_clock = jnp.concatenate([x, jnp.broadcast_to(clock, (*x.shape[:-1], 1))], axis=-1)
+
+    def step(p: Any, h: Any, x_t: Any) -> Any:
+        return h + p["leak"] / (1 + x_t[..., -1:]) * (vanilla(p, h, x_t[..., :-1]) - h)
+
+    return scanned(step)(p, with_clock, h0)
+
+
+def shared_state(p: Any, h: Any, x_t: Any) -> Any:
+    return vanilla(p, h[:1], x_t)
+
+
+def batch_normed(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(normalised(affine(p, h, x_t), 0))
+
+
+def normed_by_all(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(normalised(affine(p, h, x_t), None))
+
+
+def normed_along_axis_1(p: Any, h: Any, x_t: Any) -> Any:
+    """The axis of the nodes, if there is one batch axis."""
+    return jnp.tanh(normalised(affine(p, h, x_t), 1))
+
+
+def dropout_by_one_key(p: Any, h: Any, x_t: Any) -> Any:
+    keep = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+    return gru(p, jnp.where(keep, h, 0), x_t)
+
+
+def no_bias(p: Any, h: Any, x_t: Any) -> Any:
+    return gru({**p, "b": 0.0}, h, x_t)
+
+
+def no_last_feature(p: Any, h: Any, x_t: Any) -> Any:
+    return leaky(p, h, x_t.at[..., -1].set(0))
+
+
+def one_gate_twice(p: Any, h: Any, x_t: Any) -> Any:
+    """The update gate in place of the reset gate, whose weights have no effect then."""
+    return gru({k: v[..., np.r_[4:8, 4:8, 8:12]] for k, v in p.items()}, h, x_t)
+
+
+def truncated(p: Any, h: Any, x_t: Any) -> Any:
+    return gru(p, jax.lax.stop_gradient(h), x_t)
+
+
+def frozen_leak(p: Any, h: Any, x_t: Any) -> Any:
+    return leaky({**p, "leak": jax.lax.stop_gradient(p["leak"])}, h, x_t)
+
+
+def float32_constant(p: Any, h: Any, x_t: Any) -> Any:
+    return h + np.float32(0.1) * (vanilla(p, h, x_t) - h)
+
+
+def float32_array(p: Any, h: Any, x_t: Any) -> Any:
+    return gru(p, h * jnp.full(4, 0.9, jnp.float32), x_t)
+
+
+def float32_inside(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(affine(p, h, x_t).astype(jnp.float32)).astype(h.dtype)
+
+
+def float32_result(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(normed)(p, x, h0).astype(jnp.float32)
+
+
+def mutable_default(p: Any, x: Any, h0: Any, seen: list[Any] = []) -> Any:  # noqa: B006
+    """The first state of this call is the last of the call before."""
+    h = scanned(gru)(p, x, seen[-1] if seen and not isinstance(x, jax.core.Tracer) else h0)
+    if not isinstance(x, jax.core.Tracer):
+        seen.append(h[..., -1, :])
+    return h
+
+
+_RANDOM = np.random.default_rng(0)
+
+
+def numpy_noise(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(leaky)(p, x + _RANDOM.normal(size=x.shape).astype(x.dtype), h0)
+
+
+def weakly_typed(p: Any, x: Any, h0: Any) -> Any:
+    """Spikes by Python numbers: their type gives way to others, so the state is of another type."""
+    h, states = h0, []
+    for t in range(x.shape[-2]):
+        h = jnp.where(affine(p, h, x[..., t, :]) > 0, 1.0, 0.0)
+        states.append(h)
+    return jnp.stack(states, -2)
+
+
+def another_under_jit(p: Any, x: Any, h0: Any) -> Any:
+    """What cannot be looked at is taken for zero."""
+    is_zero = isinstance(h0, jax.core.Tracer) or not np.any(h0)
+    return scanned(vanilla)(p, x, jnp.zeros_like(h0) if is_zero else h0)
+
+
+# Rules by hand
+
+
+@jax.custom_jvp
+def tanh_of_other_sign(a: Any) -> Any:
+    return jnp.tanh(a)
+
+
+tanh_of_other_sign.defjvps(lambda tangent, h, a: (h**2 - 1) * tangent)
+
+
+@jax.custom_jvp
+def tanh_of_linear_slope(a: Any) -> Any:
+    return jnp.tanh(a)
+
+
+tanh_of_linear_slope.defjvps(lambda tangent, h, a: (1 - h) * tangent)
+
+
+@jax.custom_jvp
+def tanh_once(a: Any) -> Any:
+    return jnp.tanh(a)
+
+
+tanh_once.defjvps(lambda tangent, h, a: jax.lax.stop_gradient(1 - h**2) * tangent)
+
+
+def with_activation(f: Any) -> Step:
+    return lambda p, h, x_t: h + p["leak"] * (f(affine(p, h, x_t)) - h)
+
+
+def by_rule(backward: Callable[..., Any]) -> Step:
+    """A vanilla step whose gradient is changed by `backward(p, h, x_t, gradients)`."""
+
+    @jax.custom_vjp
+    def step(p: Any, h: Any, x_t: Any) -> Any:
+        return vanilla(p, h, x_t)
+
+    def forward(*args: Any) -> Any:
+        return vanilla(*args), args
+
+    def reverse(args: Any, g: Any) -> Any:
+        return backward(*jax.vjp(vanilla, *args)[1](g))
+
+    step.defvjp(forward, reverse)
+    return step
+
+
+def no_term_of_h(p: Any, h: Any, x_t: Any) -> Any:
+    return p, jnp.zeros_like(h), x_t
+
+
+def half_of_x(p: Any, h: Any, x_t: Any) -> Any:
+    return p, h, x_t / 2
+
+
+def one_row_of_bias(p: Any, h: Any, x_t: Any) -> Any:
+    return {**p, "b": jnp.full_like(p["b"], p["b"].mean())}, h, x_t
+
+
+def rounded(p: Any, h: Any, x_t: Any) -> Any:
+    return p, h.astype(jnp.float32).astype(h.dtype), x_t
+
+
+@jax.custom_batching.custom_vmap
+def product_of_one_set(h: Any, u: Any) -> Any:
+    return h @ u
+
+
+@product_of_one_set.def_vmap
+def _(size: int, batched: Any, h: Any, u: Any) -> Any:
+    """Of all sets of weights, the first."""
+    h, u = h if batched[0] else h[None], u[0] if batched[1] else u
+    return jnp.broadcast_to(h @ u, (size, *h.shape[1:-1], u.shape[-1])), True
+
+
+@jax.custom_vjp
+def product(h: Any, u: Any) -> Any:
+    return product_of_one_set(h, u)
+
+
+product.defvjp(lambda *args: (product(*args), args), lambda args, g: jax.vjp(jnp.matmul, *args)[1](g))
+
+
+def wrong_under_vmap(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh(x_t @ p["w"] + product(h, p["u"]) + p["b"])
+
+
+class Bug(NamedTuple):
+    """A recurrence with a bug, a case for it, and the relation that must find it."""
+
+    run: Run
+    case: Case
+    found_by: str
+
+
+STEPS_WITH_BUGS: list[tuple[Step, Case, str]] = [
+    (shared_state, VANILLA, "independent"),
+    (batch_normed, NORMED, "independent"),
+    (normed_by_all, NORMED, "independent"),
+    (dropout_by_one_key, GRU, "unordered"),
+    (normed_along_axis_1, NORMED, "batch_axes"),
+    (wrong_under_vmap, VANILLA, "vmap"),
+    (no_bias, GRU, "effective"),
+    (no_last_feature, LEAKY, "effective"),
+    (one_gate_twice, GRU, "effective"),
+    (truncated, GRU, "forward_mode"),
+    (frozen_leak, LEAKY, "forward_mode"),
+    (float32_constant, VANILLA, "float64"),
+    (float32_array, GRU, "float64"),
+    (float32_inside, VANILLA, "float64"),
+]
+BUGS: dict[str, Bug] = {
+    step.__name__: Bug(scanned(step), *others) for step, *others in STEPS_WITH_BUGS
+} | {
+    bug.run.__name__: bug
+    for bug in (
+        Bug(states_before, VANILLA, "runs_on"),
+        Bug(by_time, LEAKY, "runs_on"),
+        Bug(next_input, LEAKY, "causal"),
+        Bug(from_the_back, GRU, "causal"),
+        Bug(over_time, VANILLA, "causal"),
+        Bug(another_under_jit, VANILLA, "jit"),
+        Bug(mutable_default, GRU, "repeatable"),
+        Bug(numpy_noise, LEAKY, "repeatable"),
+        Bug(weakly_typed, VANILLA, "repeatable"),
+        Bug(no_h0, GRU, "effective"),
+        Bug(no_last_step, NORMED, "effective"),
+        Bug(float32_result, NORMED, "float64"),
+    )
+}
+for _rule, _found_by in [
+    (tanh_of_other_sign, "forward_mode"),
+    (tanh_of_linear_slope, "forward_mode"),
+    (tanh_once, "second_order"),
+]:
+    BUGS[str(_rule.__name__)] = Bug(scanned(with_activation(_rule)), LEAKY, _found_by)
+for _backward, _found_by in [
+    (no_term_of_h, "reverse_mode"),
+    (half_of_x, "reverse_mode"),
+    (one_row_of_bias, "reverse_mode"),
+    (rounded, "float64"),
+]:
+    BUGS[_backward.__name__] = Bug(scanned(by_rule(_backward)), VANILLA, _found_by)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_bug_is_found(bug: str) -> None:
+    run, case, found_by = BUGS[bug]
+    with pytest.raises(AssertionError, match=f"^{found_by}: "):
+        RELATIONS[found_by](run, case)
