@@ -10,7 +10,7 @@ import pytest
 
 from jaxrnn import RNNParams, rnn_forward
 from tests.compiled import temporary_bytes
-from tests.helpers import H0, MASKS, PARAMS, WAYS, X, assert_close, at, loss, own_tanh
+from tests.helpers import H0, MASKS, PARAMS, WAYS, X, assert_close, loss, own_tanh
 
 
 def differentiated(way: str, activation: Any = jnp.tanh, **options: Any) -> Any:
@@ -36,18 +36,6 @@ def test_every_mode_and_order_is_the_same(way: str) -> None:
     options = MASKS | {"reverse": True}
     expected = differentiated(way, own_tanh, **options)
     assert_close(differentiated(way, checkpoint_every=5, **options), expected, 1e-11)
-
-
-def test_under_vmap() -> None:
-    def gradient(wh: Any, x: Any) -> Any:
-        f = partial(loss, jnp.tanh, {"checkpoint_every": 5})
-        return jax.grad(f, argnums=(0, 1, 2))(PARAMS._replace(wh=wh), x, H0)
-
-    with jax.enable_x64(True):
-        gains, single = jnp.stack([0.5 * PARAMS.wh, PARAMS.wh]), jax.jit(gradient)
-        out = jax.jit(jax.vmap(gradient, in_axes=(0, None)))(gains, X)
-        for i in range(2):
-            assert_close(at(out, i), single(gains[i], X), 1e-12)
 
 
 def test_fewer_states_are_kept() -> None:

@@ -103,18 +103,6 @@ def test_no_steps_give_h0(sizes: Sizes, data: st.DataObject) -> None:
     assert_equal(rnn_forward(*case), np.broadcast_to(h0, (*sizes.batch, sizes.n_nodes)))
 
 
-@given(case=cases_of_one_shape, data=st.data())
-def test_running_on_is_running_whole(case: Case, data: st.DataObject) -> None:
-    params, x, h0 = case
-    cut = data.draw(st.sampled_from([0, 2, x.shape[-2]]))
-    early, late = x[..., :cut, :], x[..., cut:, :]
-    middle = rnn_forward(params, early, h0)
-    assert_close(rnn_forward(params, late, middle), rnn_forward(params, x, h0), 1e-6)
-    parts = rnn_states(params, early, h0), rnn_states(params, late, middle)
-    joined = RNNStates(*(np.concatenate(part, axis=-2) for part in zip(*parts, strict=True)))
-    assert_close(rnn_states(params, x, h0), joined, 1e-6)
-
-
 @given(cases_of_one_shape)
 def test_steps_one_by_one_are_the_states(case: Case) -> None:
     params, x, h0 = case
@@ -128,32 +116,12 @@ def test_steps_one_by_one_are_the_states(case: Case) -> None:
 
 
 @given(case=cases_of_one_shape, data=st.data())
-def test_no_state_depends_on_later_inputs(case: Case, data: st.DataObject) -> None:
-    """To the last bit, even if a later input is infinite or NaN."""
-    params, x, h0 = case
-    t = data.draw(st.integers(0, x.shape[-2]))
-    other = x.copy()
-    other[..., t:, :] = data.draw(st.sampled_from([0.5, -1.0, np.inf, np.nan]))
-    for values, others in zip(rnn_states(*case), rnn_states(params, other, h0), strict=True):
-        assert_equal(np.asarray(others)[..., :t, :], np.asarray(values)[..., :t, :])
-
-
-@given(case=cases_of_one_shape, data=st.data())
 def test_permuting_nodes_permutes_states(case: Case, data: st.DataObject) -> None:
     wx, wh, b, x, h0 = jax.tree.leaves(case)
     order = np.array(data.draw(st.permutations(range(len(wh)))))
     permuted = RNNParams(wx[:, order], wh[order][:, order], b[order])
     expected = jax.tree.map(lambda v: np.asarray(v)[..., order], rnn_states(*case))
     assert_close(rnn_states(permuted, x, h0[..., order]), expected, 1e-6)
-
-
-@given(cases_of_one_shape)
-def test_a_batch_is_its_sequences(case: Case) -> None:
-    params, x = case.params, case.x
-    h0: Any = case.h0
-    whole = np.asarray(rnn_forward(params, x, h0))
-    for i in np.ndindex(2, 3):
-        assert_close(whole[i], rnn_forward(params, x[i], h0[i]), 1e-6)
 
 
 @given(data=st.data())

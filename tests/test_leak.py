@@ -173,22 +173,6 @@ def test_steps_one_by_one_are_the_run() -> None:
     assert_close(h, rnn_forward(PARAMS, X, H0, leak=leak), 1e-6)
 
 
-@pytest.mark.parametrize("way", ["whole", "pieces"])
-def test_under_vmap_is_a_loop(way: str) -> None:
-    options: Any = MASKS | {"checkpoint_every": 5 if way == "pieces" else None}
-
-    def gradient(leak: Any) -> Any:
-        return jax.grad(
-            lambda leak: jnp.sum(rnn_states(PARAMS, X, H0, leak=leak, **options).h ** 2)
-        )(leak)
-
-    leaks = np.stack([LEAKS["nodes"], -LEAKS["nodes"]])
-    with jax.enable_x64(True):
-        mapped = jax.jit(jax.vmap(gradient))(leaks)
-        one = jax.jit(gradient)
-        assert_close(mapped, np.stack([one(leak) for leak in leaks]), 1e-12)
-
-
 def test_layers_have_the_same_leak() -> None:
     layers = init_params(jax.random.key(0), 3, 4), init_params(jax.random.key(1), None, 4)
     h, last = rnn_stacked(layers, X, leak=LEAKS["steps"], lengths=LENGTHS)

@@ -1,6 +1,6 @@
 """The relations of `jaxrnn.testing` hold of right cells, and each finds the bugs that it is for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_states
+from jaxrnn import RNNParams, rnn_states, rnn_step
 from jaxrnn.testing import relations, strategies
 from jaxrnn.testing.relations import RELATIONS, RELATIONS_WITH_LENGTHS, Run
 from jaxrnn.testing.strategies import Case
@@ -21,7 +21,6 @@ Step = Callable[[Any, Any, Any], Any]
 _ARRAYS = numbers((3, 12), (4, 12), (12,), (4,), (3, 5, 3), (3, 4), seed=5)
 _W, _U, _B, _LEAK, X, H0 = (array.astype(np.float32) for array in _ARRAYS)
 CASE = Case({"w": _W, "u": _U / 2, "b": _B / 2, "leak": 0.5 + _LEAK / 4}, X, H0)
-
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,18 +84,51 @@ def scanned(step: Step) -> Run:
     return run
 
 
-RIGHT = {
-    "vanilla": (scanned(vanilla), VANILLA),
-    "leaky": (scanned(leaky), LEAKY),
-    "layer-normed": (scanned(normed), NORMED),
-    "GRU": (scanned(gru), GRU),
+def by_jaxrnn(params: Any, x: Any, h0: Any, **options: Any) -> Any:
+    """With a leak among the parameters, if there is one."""
+    leak = params.get("leak")
+    weights = RNNParams(params["w"], params["u"], params.get("b"))
+    return rnn_states(weights, x, h0, leak=leak, **options).h
+
+
+def by_steps(params: Any, h: Any, x_t: Any) -> Any:
+    return rnn_step(RNNParams(params["w"], params["u"], params["b"]), h, x_t)
+
+
+ALONE = VANILLA._replace(x=X[0], h0=H0[0])
+ALL = tuple(RELATIONS)
+RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
+    "layer-normed": (scanned(normed), NORMED, ALL),
+    "GRU": (scanned(gru), GRU, ALL),
+    "jaxrnn": (by_jaxrnn, VANILLA, ALL),
+    "jaxrnn with a leak": (by_jaxrnn, LEAKY, ALL),
+    "jaxrnn of one sequence": (by_jaxrnn, ALONE, ("batch_axes", "vmap", "reverse_mode")),
+    "jaxrnn in pieces": (partial(by_jaxrnn, checkpoint_every=2), LEAKY, ("vmap",)),
+    "jaxrnn with no rule or bias": (
+        partial(by_jaxrnn, activation=jax.nn.gelu),
+        VANILLA._replace(params=without(VANILLA.params, "b")),
+        ("forward_mode", "reverse_mode", "second_order"),
+    ),
+    "jaxrnn step by step": (scanned(by_steps), VANILLA, ("runs_on", "batch_axes", "vmap")),
 }
 
 
-@pytest.mark.parametrize("cell", RIGHT)
-@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize(
+    ("relation", "cell"), [(relation, cell) for cell in RIGHT for relation in RIGHT[cell][2]]
+)
 def test_no_false_alarm(relation: str, cell: str) -> None:
-    RELATIONS[relation](*RIGHT[cell])
+    run, case, _ = RIGHT[cell]
+    RELATIONS[relation](run, case)
+
+
+def with_lengths(params: Any, x: Any, h0: Any, lengths: Any, **options: Any) -> Any:
+    return by_jaxrnn(params, x, h0, lengths=lengths, **options)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["", "reverse"])
+@pytest.mark.parametrize("relation", RELATIONS_WITH_LENGTHS)
+def test_no_false_alarm_with_lengths(relation: str, reverse: bool) -> None:
+    RELATIONS_WITH_LENGTHS[relation](partial(with_lengths, reverse=reverse), LEAKY)
 
 
 # Bugs: how each calls or changes a cell
@@ -311,7 +343,9 @@ def product(h: Any, u: Any) -> Any:
     return product_of_one_set(h, u)
 
 
-product.defvjp(lambda *args: (product(*args), args), lambda args, g: jax.vjp(jnp.matmul, *args)[1](g))
+product.defvjp(
+    lambda *args: (product(*args), args), lambda args, g: jax.vjp(jnp.matmul, *args)[1](g)
+)
 
 
 def wrong_under_vmap(p: Any, h: Any, x_t: Any) -> Any:
@@ -343,7 +377,7 @@ STEPS_WITH_BUGS: list[tuple[Step, Case, str]] = [
     (float32_inside, VANILLA, "float64"),
 ]
 BUGS: dict[str, Bug] = {
-    step.__name__: Bug(scanned(step), *others) for step, *others in STEPS_WITH_BUGS
+    step.__name__: Bug(scanned(step), case, found_by) for step, case, found_by in STEPS_WITH_BUGS
 } | {
     bug.run.__name__: bug
     for bug in (
@@ -366,7 +400,7 @@ for _rule, _found_by in [
     (tanh_of_linear_slope, "forward_mode"),
     (tanh_once, "second_order"),
 ]:
-    BUGS[str(_rule.__name__)] = Bug(scanned(with_activation(_rule)), LEAKY, _found_by)
+    BUGS[_rule.fun.__name__] = Bug(scanned(with_activation(_rule)), LEAKY, _found_by)
 for _backward, _found_by in [
     (no_term_of_h, "reverse_mode"),
     (half_of_x, "reverse_mode"),
@@ -381,3 +415,117 @@ def test_bug_is_found(bug: str) -> None:
     run, case, found_by = BUGS[bug]
     with pytest.raises(AssertionError, match=f"^{found_by}: "):
         RELATIONS[found_by](run, case)
+
+
+# Bugs with lengths
+
+
+def masked_late(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """The state holds in the padding, but gradients pass through the step not taken."""
+    clock = jnp.broadcast_to(jnp.arange(x.shape[-2])[:, None], (*x.shape[:-1], 1))
+
+    def step(p: Any, h: Any, x_t: Any) -> Any:
+        return jnp.where(x_t[..., -1:] < lengths[..., None], gru(p, h, x_t[..., :-1]), h)
+
+    return scanned(step)(p, jnp.concatenate([x, clock.astype(x.dtype)], axis=-1), h0)
+
+
+def from_the_padding(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """From the last step of the batch to the first, in place of the last of each sequence."""
+    return scanned(gru)(p, x[..., ::-1, :], h0)[..., ::-1, :]
+
+
+def no_last_real_step(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    return with_lengths(p, x, h0, jnp.maximum(lengths - 1, 0))
+
+
+def by_length(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """Inputs divided by the length, which may be 0."""
+    return with_lengths(p, x / lengths[..., None, None].astype(x.dtype), h0, lengths)
+
+
+def not_sorted_back(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """The longest sequences first, as to pack them, and left so."""
+    order = jnp.argsort(-lengths, axis=0)
+    return with_lengths(p, x[order], h0[order], lengths[order])
+
+
+def as_long_as_the_longest(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """A mean over the steps that are real in some sequence, from all of which it takes."""
+    real = jnp.arange(x.shape[-2]) < jnp.max(lengths)
+    mean = jnp.sum(jnp.where(real[:, None], x, 0), axis=-2, keepdims=True) / x.shape[-2]
+    return with_lengths(p, x - mean, h0, lengths)
+
+
+@pytest.mark.parametrize(
+    ("run", "case", "found_by"),
+    [
+        (masked_late, GRU, "padding_is_unseen"),
+        (from_the_padding, GRU, "padding_is_unseen"),
+        (as_long_as_the_longest, VANILLA, "padding_is_unseen"),
+        (no_last_real_step, VANILLA, "full_is_effective"),
+        (not_sorted_back, LEAKY, "padded_is_alone"),
+        (by_length, LEAKY, "empty_is_absent"),
+    ],
+)
+def test_bug_with_lengths_is_found(run: Run, case: Case, found_by: str) -> None:
+    with pytest.raises(AssertionError, match=f"^{found_by}: "):
+        RELATIONS_WITH_LENGTHS[found_by](run, case)
+
+
+# The line for the impatient, and bad cases
+
+
+def init(key: Any, n_features: int, n_nodes: int) -> Any:
+    w = jax.random.normal(key, (n_features + n_nodes, n_nodes))
+    return {"w": w[:n_features], "u": w[n_features:] / 2, "b": w[0], "n_calls": jnp.int32(7)}
+
+
+some = {name: RELATIONS[name] for name in ("causal", "forward_mode")}
+
+
+def test_check_says_which_relations_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """Parameters that one cannot differentiate by, here integers, are left as they are."""
+    relations.check(scanned(vanilla), init, relations=some, max_examples=2)
+    assert capsys.readouterr().out == "causal holds\nforward_mode holds\n"
+
+
+def test_check_fails_with_all_that_do_not_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule by `jax.custom_vjp` has no forward mode, which is JAX's error."""
+    step = by_rule(lambda *gradients: gradients)
+    cases = strategies.cases_of(
+        strategies.params(1, 2, bias=True), sizes=st.just(strategies.PLAIN_SIZES[0])
+    )
+
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        p = {"w": params.wx, "u": params.wh, "b": params.b}
+        return scanned(step)(p, jnp.roll(x, -1, -2), h0)
+
+    with pytest.raises(AssertionError) as raised:
+        relations.check(run, cases, relations=some, max_examples=30)
+    message = str(raised.value)
+    assert message.startswith("2 of 2 relations do not hold\n\ncausal: h[0, 0, 0] is ")
+    assert "forward_mode: TypeError(" in message
+    assert "custom_vjp" in message
+    assert message.count("case=Case(params=RNNParams(wx=") == 2  # the smallest that fails
+    assert capsys.readouterr().out == "causal does not hold\nforward_mode does not hold\n"
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (CASE._replace(x=X[0, 0]), r"case.x must be \(\*batch, n_steps, n_features\), but is of"),
+        (CASE._replace(x=X > 0), "case.x must be an array of float32 or float64, but is of"),
+        (CASE._replace(h0=None), r"case.h0 must be \(\*batch, n_nodes\), here \(3,\) and n_nodes"),
+        (CASE._replace(h0=H0[0]), r"case.h0 must be \(\*batch, n_nodes\), here \(3,\) and n_nodes"),
+    ],
+)
+def test_a_case_that_does_not_fit_is_refused(case: Case, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        RELATIONS["causal"](scanned(gru), case)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_states_of_another_shape_are_refused(relation: str) -> None:
+    with pytest.raises(AssertionError, match=f"^{relation}: h must be .*, here "):
+        RELATIONS[relation](lambda p, x, h0: (x @ p["w"])[..., 0, :], VANILLA)

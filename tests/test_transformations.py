@@ -7,12 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from jaxrnn.testing.strategies import Case
-from tests.helpers import assert_close, at, cases_of_one_shape, numbers
+from tests.helpers import assert_close, at, numbers
 
 N_SETS = 3
 *WEIGHTS, X, H0 = (
@@ -42,30 +39,6 @@ def stacked(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
 FUNCTIONS = [step, rnn_forward, rnn_states, gradient]
 over_functions = pytest.mark.parametrize("function", FUNCTIONS)
 over_functions_and_layers = pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
-
-
-@over_functions
-@pytest.mark.parametrize("mapped", ["params", "h0", "params x", "x h0"])
-def test_vmap_is_a_loop(function: Callable[..., Any], mapped: str) -> None:
-    """Over each argument, alone and together."""
-    size = N_SETS if "params" in mapped else 5
-    stacked = {"params": PARAM_SETS, "x": X[:size], "h0": H0[:size]}
-    shared = {"params": PARAMS, "x": X[0], "h0": H0[0]}
-    args = [(stacked if name in mapped.split() else shared)[name] for name in shared]
-    axes = [0 if name in mapped.split() else None for name in shared]
-    out = jax.device_get(jax.vmap(function, in_axes=axes)(*args))
-    for i in range(size):
-        single = [at(a, i) if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
-        assert_close(at(out, i), function(*single), 1e-6)
-
-
-@given(st.tuples(cases_of_one_shape, cases_of_one_shape))
-def test_vmap_over_drawn_parameter_sets_is_a_loop(cases: tuple[Case, Case]) -> None:
-    _, x, h0 = cases[0]
-    sets: Any = jax.tree.map(lambda *arrays: np.stack(arrays), *(case.params for case in cases))
-    out = jax.device_get(jax.vmap(rnn_states, in_axes=(0, None, None))(sets, x, h0))
-    for i, case in enumerate(cases):
-        assert_close(at(out, i), rnn_states(case.params, x, h0), 1e-6)
 
 
 @over_functions

@@ -10,8 +10,8 @@ A recurrence is a function `h = run(params, x, h0)`:
 A relation is a function `(run, case)`, where `case` is a `strategies.Case(params, x, h0)` of NumPy
 arrays in float32 or float64. It raises an AssertionError if the relation does not hold. The error
 names the relation, the first place where it fails, and both numbers. `RELATIONS` maps names to
-relations, and `RELATIONS_WITH_LENGTHS` does for a `run(params, x, h0, lengths)` whose sequences have
-`lengths`, `(*batch,)`, of the steps. `check` runs them all on cases that it draws.
+relations; `RELATIONS_WITH_LENGTHS` is for a `run(params, x, h0, lengths)`, where `lengths`,
+`(*batch,)`, says how many steps of each sequence are real. `check` runs them all on drawn cases.
 
 One case with a batch axis is enough for a relation to catch what it is there for. What a relation
 needs besides, such as other parameter sets, is derived from the case, the same at each call.
@@ -54,7 +54,7 @@ Example:
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, wraps
 from textwrap import shorten
@@ -75,7 +75,7 @@ Run = Callable[..., Any]
 Relation = Callable[[Run, Case], None]
 
 
-def _relation(dtype: DTypeLike = None) -> Callable[[Relation], Relation]:
+def _relation(dtype: DTypeLike | None = None) -> Callable[[Relation], Relation]:
     """A function that checks its case, has JAX compute in that dtype, and names its errors.
 
     With None it is the dtype of the case.
@@ -117,13 +117,14 @@ def runs_on(run: Run, case: Case) -> None:
 
 @_relation()
 def causal(run: Run, case: Case) -> None:
-    """No state depends on a later input."""
+    """No state depends on a later input, not on NaN either."""
     h = _states(run, case)
     for t in range(1, case.x.shape[-2]):
-        x = case.x.copy()
-        x[..., t:, :] += _noise(x[..., t:, :])
-        earlier = _states(run, case._replace(x=x))[..., :t, :]
-        _agree("h", (earlier, f"if x changes from step {t} on"), (h[..., :t, :], "if not"))
+        for later in (_noise(case.x)[..., t:, :], np.nan):
+            x = case.x.copy()
+            x[..., t:, :] += later
+            earlier = _states(run, case._replace(x=x))[..., :t, :]
+            _agree("h", (earlier, f"if x changes from step {t} on"), (h[..., :t, :], "if not"))
 
 
 @_relation()
@@ -146,8 +147,8 @@ def unordered(run: Run, case: Case) -> None:
     case = _with_batch(case)
     h = _states(run, case)
     for axis in range(case.x.ndim - 2):
-        rolled = case._replace(x=np.roll(case.x, 1, axis), h0=np.roll(case.h0, 1, axis))
-        back = np.roll(_states(run, rolled), -1, axis)
+        x, h0 = (np.roll(array, 1, axis) for array in (case.x, np.asarray(case.h0)))
+        back = np.roll(_states(run, case._replace(x=x, h0=h0)), -1, axis)
         _agree("h", (back, f"if the sequences along axis {axis} are rolled"), (h, "if not"))
 
 
@@ -166,8 +167,8 @@ def vmap(run: Run, case: Case) -> None:
     """`jax.vmap` over parameter sets, over x, and over h0 is a loop, for gradients too."""
     weights = _noise(_states(run, case))
     for name, sets in _sets(case)._asdict().items():
-        axes = Case(None, None, None)._replace(**{name: 0})
-        found = jax.device_get(_mapped(run, axes, case._replace(**{name: sets}), weights))
+        axes: Any = [0 if name == field else None for field in Case._fields]
+        found = jax.device_get(_mapped(run, Case(*axes), case._replace(**{name: sets}), weights))
         for i in range(_N_SETS):
             alone = case._replace(**{name: _index(sets, i)})
             wanted = jax.device_get(_value_and_gradient(run, alone, weights))
@@ -205,23 +206,7 @@ def effective(run: Run, case: Case) -> None:
     Of a parameter, that holds of every index of its last axis. As nodes may be silent, as those of
     relu are, x and h0 of three sizes are tried.
     """
-    case = _moved(case)
-    parts = [(path, index) for path, leaf in _named(case) for index in _slices(path, leaf)]
-    for scale in (1.0, 16.0, 256.0):
-        start = case._replace(x=scale * _noise(case.x), h0=scale * _noise(case.h0))
-        h = _states(run, start)
-        silent = []
-        for path, index in parts:
-            changed = _states(run, _changed(start, path, index))
-            looked_at = np.s_[..., :1, :] if path == "h0" else ...
-            if np.all(changed[looked_at] == h[looked_at]):
-                silent.append((path, index))
-        parts = silent
-    if parts:
-        path, index = parts[0]
-        inside = ", ".join("..." if i is ... else ":" if i == slice(None) else str(i) for i in index)
-        states = "the first state" if path == "h0" else "h"
-        raise AssertionError(f"{states} does not depend on {path}[{inside}]")
+    _require_effects(run, case)
 
 
 # Derivatives
@@ -280,7 +265,7 @@ def second_order(run: Run, case: Case) -> None:
 def float64(run: Run, case: Case) -> None:
     """Nothing in the states or in their gradients falls back to a narrower type, not a constant."""
     weights = _noise(_states(run, case))
-    traced = jax.make_jaxpr(partial(_value_and_gradient.__wrapped__, run))(case, weights)
+    traced = jax.make_jaxpr(partial(_value_and_gradient, run))(case, weights)
     for equation in _equations(traced.jaxpr):
         for value in (*equation.invars, *equation.outvars):
             dtype = getattr(value.aval, "dtype", np.dtype(np.float64))
@@ -315,7 +300,7 @@ RELATIONS: Mapping[str, Relation] = {
 @_relation(np.float64)
 def full_is_effective(run: Run, case: Case) -> None:
     """With no padding, all of `effective` holds: no real step is left out."""
-    effective.__wrapped__(_Full(run), case)
+    _require_effects(_Full(run), case)
 
 
 @_relation()
@@ -345,7 +330,7 @@ def padded_is_alone(run: Run, case: Case) -> None:
     h = _states(run, case, lengths)
     for i in np.ndindex(lengths.shape):
         n = lengths[i]
-        one = case._replace(x=case.x[i][None, :n], h0=case.h0[i][None])
+        one = case._replace(x=case.x[i][None, :n], h0=np.asarray(case.h0)[i][None])
         alone = _states(run, one, lengths[i][None])[0]
         _agree("h", (h[i][:n], f"of sequence {list(i)} in a batch"), (alone, "alone"))
 
@@ -361,7 +346,7 @@ def empty_is_absent(run: Run, case: Case) -> None:
     x = case.x.copy()
     x[0] = np.nan
     found = jax.device_get(_value_and_gradient(run, case._replace(x=x), weights, lengths))
-    others = case._replace(x=case.x[1:], h0=case.h0[1:])
+    others = case._replace(x=case.x[1:], h0=np.asarray(case.h0)[1:])
     wanted = jax.device_get(_value_and_gradient(run, others, weights[1:], lengths[1:]))
 
     def with_zeros(array: Any) -> Any:
@@ -432,7 +417,9 @@ def _failure(
     try:
         holds()
     except Exception as error:
-        said = str(error) if isinstance(error, AssertionError) else f"{relation.__name__}: {error!r}"
+        said = (
+            str(error) if isinstance(error, AssertionError) else f"{relation.__name__}: {error!r}"
+        )
         return "\n".join([said, *getattr(error, "__notes__", [])])
     return None
 
@@ -469,7 +456,7 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     return [(keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
-def _converted(case: Case, dtype: DTypeLike) -> Case:
+def _converted(case: Case, dtype: DTypeLike | None) -> Any:
     """The case with its floating arrays in a dtype, None for its own."""
     params, x, h0 = jax.tree.map(np.asarray, case)
     float_types = [np.dtype(np.float32), np.dtype(np.float64)]
@@ -483,7 +470,7 @@ def _converted(case: Case, dtype: DTypeLike) -> Case:
     )
 
 
-def _with_batch(case: Case) -> Case:
+def _with_batch(case: Case) -> Any:
     """The case, if it has two sequences or more along a first batch axis; else a batch of it."""
     if case.x.ndim > 2 and len(case.x) > 1:
         return case
@@ -495,6 +482,29 @@ def _lengths(case: Case) -> tuple[Any, Any]:
     n_steps = case.x.shape[-2]
     lengths = np.resize([n_steps // 2, 0, n_steps, 1], case.x.shape[:-2]).astype(np.int32)
     return lengths, (np.arange(n_steps) < lengths[..., None])[..., None]
+
+
+def _require_effects(run: Run, case: Case) -> None:
+    """What `effective` says."""
+    case = _moved(case)
+    parts = [(path, index) for path, leaf in _named(case) for index in _slices(path, leaf)]
+    for scale in (1.0, 16.0, 256.0):
+        start = case._replace(x=scale * _noise(case.x), h0=scale * _noise(case.h0))
+        h = _states(run, start)
+        silent = []
+        for path, index in parts:
+            changed = _states(run, _changed(start, path, index))
+            looked_at = np.s_[..., :1, :] if path == "h0" else ...
+            if np.all(changed[looked_at] == h[looked_at]):
+                silent.append((path, index))
+        parts = silent
+    if parts:
+        path, index = parts[0]
+        inside = ", ".join(
+            "..." if i is ... else ":" if i == slice(None) else str(i) for i in index
+        )
+        states = "the first state" if path == "h0" else "h"
+        raise AssertionError(f"{states} does not depend on {path}[{inside}]")
 
 
 @dataclass(frozen=True)
@@ -522,7 +532,10 @@ def _floating(tree: Any) -> Any:
 def _joined(floating: Any, tree: Any) -> Any:
     """The tree with those arrays in place of its floating ones."""
     return jax.tree.map(
-        lambda new, old: old if new is None else new, floating, tree, is_leaf=lambda leaf: leaf is None
+        lambda new, old: old if new is None else new,
+        floating,
+        tree,
+        is_leaf=lambda leaf: leaf is None,
     )
 
 
@@ -592,17 +605,18 @@ def _tangents(case: Case) -> Iterator[tuple[str, Any]]:
 def _difference(function: Callable[[Case], Any], case: Case, tangent: Any) -> Any:
     """The derivative of a function along a tangent, as a central difference."""
     step = 2.0**-20
-    ends = (
-        function(_joined(jax.tree.map(lambda a, v: a + side * v, _floating(case), tangent), case))
-        for side in (step, -step)
-    )
-    return jax.tree.map(lambda up, down: (np.asarray(up) - down) / (2 * step), *ends)
+
+    def at(side: float) -> Any:
+        floating = jax.tree.map(lambda a, v: a + side * step * v, _floating(case), tangent)
+        return function(_joined(floating, case))
+
+    return jax.tree.map(lambda up, down: (np.asarray(up) - down) / (2 * step), at(1), at(-1))
 
 
 # What JAX computes. `run` is static, so each of these compiles once for the cases of one shape.
 
 
-def _checked(run: Run, case: Case, *lengths: Any) -> Any:
+def _checked(run: Run, case: Any, *lengths: Any) -> Any:
     """The states, if they are an array as promised."""
     h = run(*case, *lengths)
     shape = (*case.x.shape[:-1], case.h0.shape[-1])
@@ -646,7 +660,9 @@ def _mapped(run: Run, axes: Case, case: Case, weights: Any) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _derivative(run: Run, case: Case, tangent: Any) -> Any:
     """The derivative of the states along a tangent, by forward mode."""
-    return jax.jvp(lambda floating: run(*_joined(floating, case)), (_floating(case),), (tangent,))[1]
+    return jax.jvp(lambda floating: run(*_joined(floating, case)), (_floating(case),), (tangent,))[
+        1
+    ]
 
 
 @partial(jax.jit, static_argnums=0)

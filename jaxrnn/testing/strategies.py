@@ -257,7 +257,7 @@ def cases_of(
     )
 
 
-def _converted(array: Any, dtype: DTypeLike) -> NDArray[Any]:
+def _converted(array: Any, dtype: DTypeLike) -> Any:
     """The array in NumPy and, where it is floating, in that dtype."""
     array = np.asarray(array)
     return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
