@@ -1,6 +1,7 @@
 """Weights come from and go to other libraries, and give there what they give here."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ import pytest
 from jax.nn.initializers import zeros
 
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn.testing.relations import RELATIONS
+from jaxrnn.testing.strategies import Case
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like
 
 N_FEATURES, N_NODES = 3, 4
@@ -678,3 +681,52 @@ def test_onnx(direction: str, activation: str) -> None:
     theirs = states.swapaxes(0, 1).reshape(2, 6, -1)
     assert_close(np.where(real, out.h, 0), np.where(real, theirs, 0), 1e-6)
     assert_close(interop.stack_states(out.last), last, 1e-6)
+
+
+# Cells of other libraries, of which every relation of the test kit holds
+
+
+def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        def one(h: Any, x_t: Any) -> Any:
+            h = step(params, h, x_t)
+            return h, h
+
+        return jnp.moveaxis(jax.lax.scan(one, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+
+    return run
+
+
+def relation_case(params: Any) -> Case:
+    x, h0 = numbers((3, 5, N_FEATURES), (3, N_NODES), seed=1)
+    to_float32 = partial(jax.tree.map, np.float32)
+    return Case(to_float32(params), *to_float32((x, h0)))
+
+
+@with_library("flax")
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("cell", ["SimpleCell", "GRUCell"])
+def test_relations_hold_of_linen(cell: str, relation: str) -> None:
+    from flax import linen
+
+    module = getattr(linen, cell)(N_NODES)
+    h, x_t = np.zeros(N_NODES, np.float32), np.zeros(N_FEATURES, np.float32)
+    variables = module.init(jax.random.key(0), h, x_t)
+
+    def step(params: Any, h: Any, x_t: Any) -> Any:
+        return module.apply(params, h, x_t)[0]
+
+    with jax.numpy_rank_promotion("allow"):
+        RELATIONS[relation](scanned(step), relation_case(variables))
+
+
+@with_library("equinox")
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_hold_of_equinox(relation: str) -> None:
+    import equinox
+
+    def step(cell: Any, h: Any, x_t: Any) -> Any:
+        return jnp.vectorize(cell, signature="(i),(n)->(n)")(x_t, h)
+
+    cell = equinox.nn.GRUCell(N_FEATURES, N_NODES, key=jax.random.key(0))
+    RELATIONS[relation](scanned(step), relation_case(cell))
