@@ -13,7 +13,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import interop, rnn_forward, rnn_states
-from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing import oracle, relations, strategies
 from tests.helpers import BLOCKS, README
 
 
@@ -38,7 +38,9 @@ def example(documented: Any) -> str:
     return dedent("\n".join(lines))
 
 
-DOCUMENTED = public(jaxrnn) | public(interop) | public(oracle) | public(strategies)
+DOCUMENTED: dict[str, Any] = {}
+for module in (jaxrnn, interop, oracle, relations, strategies):
+    DOCUMENTED |= public(module)
 EXAMPLES = {name: code for name, each in DOCUMENTED.items() if (code := example(each))}
 
 
@@ -65,7 +67,7 @@ def test_every_example_is_found() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
-    assert "assert" in EXAMPLES[name]
+    assert re.search(r"\bassert|relation\(run, case\)|relations\.check\(", EXAMPLES[name])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})
 

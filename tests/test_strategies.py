@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +73,39 @@ KINDS: dict[str, Any] = {
 def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
     unshrunk = settings(database=None, phases=[Phase.generate], max_examples=1000)
     assert wanted(find(strategies.cases(), wanted, settings=unshrunk))
+
+
+@given(strategies.cases(batch_axes=2, bias=True, h0="each"))
+def test_cases_are_of_the_kind_asked_for(case: Case) -> None:
+    assert case.params.b is not None
+    assert np.asarray(case.h0).shape == (*case.x.shape[:2], len(case.params.wh))
+
+
+@given(st.data())
+def test_shared_and_missing_parts(data: st.DataObject) -> None:
+    shared = data.draw(strategies.cases(bias=False, h0="shared"))
+    assert shared.params.b is None
+    assert np.asarray(shared.h0).shape == (len(shared.params.wh),)
+    assert data.draw(strategies.cases(h0="none")).h0 is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(data=st.data())
+def test_cases_of_any_parameters(dtype: Any, data: st.DataObject) -> None:
+    """From an `init`, whose integers stay integers, and from a strategy."""
+
+    def init(key: jax.Array, n_features: int, n_nodes: int) -> Any:
+        return [jax.random.normal(key, (n_features, n_nodes)), jnp.arange(n_nodes)]
+
+    for parameters in (
+        init,
+        strategies.arrays((3, 4), np.float64).map(lambda w: [w, np.arange(4)]),
+    ):
+        (w, integers), x, h0 = data.draw(strategies.cases_of(parameters, dtype=dtype))
+        assert w.dtype == x.dtype == np.asarray(h0).dtype == dtype
+        assert np.issubdtype(integers.dtype, np.integer)
+        assert (w.shape, x.shape, np.asarray(h0).shape) == ((3, 4), (2, 5, 3), (2, 4))
+        assert all(isinstance(array, np.ndarray) for array in (w, integers, x, h0))
 
 
 def test_cases_shrink_to_the_smallest() -> None:

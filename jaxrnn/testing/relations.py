@@ -48,9 +48,7 @@ Example:
     def test_my_cell(relation, case):
         relation(run, case)
 
-  All of them in one line, outside pytest too:
-
-    relations.check(run, init)
+  `relations.check(run, init)` runs them all in one line, also without pytest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
