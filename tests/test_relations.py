@@ -102,7 +102,11 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
     "GRU": (scanned(gru), GRU, ALL),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
     "jaxrnn with a leak": (by_jaxrnn, LEAKY, ALL),
-    "jaxrnn of one sequence": (by_jaxrnn, ALONE, ("batch_axes", "vmap", "reverse_mode")),
+    "jaxrnn of one sequence": (
+        by_jaxrnn,
+        ALONE,
+        ("unordered", "batch_axes", "vmap", "reverse_mode"),
+    ),
     "jaxrnn in pieces": (partial(by_jaxrnn, checkpoint_every=2), LEAKY, ("vmap",)),
     "jaxrnn with no rule or bias": (
         partial(by_jaxrnn, activation=jax.nn.gelu),
