@@ -98,7 +98,11 @@ def by_steps(params: Any, h: Any, x_t: Any) -> Any:
 ALONE = VANILLA._replace(x=X[0], h0=H0[0])
 ALL = tuple(RELATIONS)
 RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
-    "layer-normed": (scanned(normed), NORMED, ALL),
+    "layer-normed": (
+        scanned(normed),
+        NORMED,
+        ("independent", "batch_axes", "effective", "float64"),
+    ),
     "GRU": (scanned(gru), GRU, ALL),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
     "jaxrnn with a leak": (by_jaxrnn, LEAKY, ALL),

@@ -102,11 +102,12 @@ def _relation(dtype: DTypeLike | None = None) -> Callable[[Relation], Relation]:
 def runs_on(run: Run, case: Case) -> None:
     """Running on from a returned state gives the rest: `run(params, x[t:], h[t - 1]) = h[t:]`.
 
-    For every t or, in a long sequence, for eight of them.
+    For every t or, in a long sequence, for eight at most, as each length compiles anew.
     """
     n_steps = case.x.shape[-2]
     whole = _states(run, case)
-    for t in np.unique(np.linspace(1, n_steps - 1, min(n_steps - 1, 8), dtype=int)):
+    cuts = np.arange(1, n_steps)
+    for t in cuts[:: len(cuts) // 8 + 1]:
         head = _states(run, case._replace(x=case.x[..., :t, :]))
         rest = _states(run, case._replace(x=case.x[..., t:, :], h0=head[..., -1, :]))
         parts = np.concatenate([head, rest], axis=-2)
