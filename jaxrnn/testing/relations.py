@@ -107,7 +107,7 @@ def runs_on(run: Run, case: Case) -> None:
     n_steps = case.x.shape[-2]
     whole = _states(run, case)
     cuts = np.arange(1, n_steps)
-    for t in cuts[:: len(cuts) // 8 + 1]:
+    for t in cuts[:: max(1, (len(cuts) + 7) // 8)]:
         head = _states(run, case._replace(x=case.x[..., :t, :]))
         rest = _states(run, case._replace(x=case.x[..., t:, :], h0=head[..., -1, :]))
         parts = np.concatenate([head, rest], axis=-2)
