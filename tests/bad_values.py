@@ -132,7 +132,9 @@ def ones(*shapes: tuple[int, ...]) -> tuple[Any, ...]:
 
 def not_promoted(shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Arrays of dtypes that JAX does not promote."""
-    return jnp.ones(shape, jnp.int4), jnp.ones(shape, jnp.float8_e4m3fn)
+    dtypes = jnp.dtype("int4"), jnp.dtype("float8_e4m3fn")
+    # NumPy makes them, as JAX would compile a program for each shape.
+    return tuple(jnp.asarray(np.ones(shape, dtype)) for dtype in dtypes)
 
 
 def network(n_features: int, n_nodes: int) -> RNNParams[Any]:

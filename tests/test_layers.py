@@ -148,15 +148,15 @@ def test_running_on_is_running_whole(cut: int) -> None:
 
 
 def test_under_vmap() -> None:
-    """Over networks, x, lengths and keys at once."""
-    keys = jax.random.split(jax.random.key(3), 2)
-    networks = jax.jit(jax.vmap(partial(draw, True)))(keys)
+    """Over networks, x, lengths and keys at once; a second network has weights twice as large."""
+    networks = jax.tree.map(lambda *pair: np.stack(pair), NETWORK, numbers_like(NETWORK, seed=1))
 
-    def run(network: Any, x: Any, lengths: Any, key: Any) -> Any:
-        return rnn_stacked(network, x, lengths=lengths, dropout=0.5, key=key)
+    def run(network: Any, x: Any, lengths: Any, seed: Any) -> Any:
+        options: Any = {"lengths": lengths, "dropout": 0.5, "key": jax.random.key(seed)}
+        return rnn_stacked(network, x, **options)
 
-    args: Any = networks, X[:, 0], MASKS["lengths"][:, 0], keys
-    out, single = jax.jit(jax.vmap(run))(*args), jax.jit(run)
+    args: Any = networks, X[:, 0], MASKS["lengths"][:, 0], np.arange(2)
+    out, single = jax.device_get(jax.jit(jax.vmap(run))(*args)), jax.jit(run)
     for i in range(2):
         assert_close(at(out, i), single(*at(args, i)), 1e-6)
 

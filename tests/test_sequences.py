@@ -286,13 +286,13 @@ def test_under_vmap() -> None:
                 argument if axis == 0 else argument[1]
                 for argument, axis in zip(arguments, mapped, strict=True)
             ]
-            out = jax.jit(jax.vmap(gradient, in_axes=mapped))(*args)
+            out = jax.device_get(jax.jit(jax.vmap(gradient, in_axes=mapped))(*args))
             for i in range(2):
                 one = [arg[i] if axis == 0 else arg for arg, axis in zip(args, mapped, strict=True)]
                 assert_close(at(out, i), single(*one), 1e-12)
         over_lengths = jax.vmap(gradient, in_axes=(None, None, 0, None))
         nested = jax.vmap(over_lengths, in_axes=(0, None, None, None))
-        out = jax.jit(nested)(scales, X[0, 0], LENGTHS[1], RESETS[0, 0])
+        out = jax.device_get(jax.jit(nested)(scales, X[0, 0], LENGTHS[1], RESETS[0, 0]))
         for i, j in np.ndindex(2, 3):
             expected = single(scales[i], X[0, 0], LENGTHS[1, j], RESETS[0, 0])
             assert_close(at(out, (i, j)), expected, 1e-12)
