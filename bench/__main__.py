@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from bench.cells import GRID, GROWTH, LEAK, Cell, n_operations
+from bench.cells import GRID, GROWTH, QUICK, Cell
 from bench.compare import (
     Row,
     compare,
@@ -25,8 +25,6 @@ from bench.compare import (
 from bench.peers import FORWARD, GRADIENT, PEERS, made, missing
 
 RESULTS = Path(__file__).parent / "results"
-# In a gradient; at least one cell of each kind has fewer. Cells of a leak run the same loops.
-QUICK_OPERATIONS, QUICK_OPERATIONS_OF_LEAK = 5e9, 1e7
 LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
 
 
@@ -53,12 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("In cells of lengths and checkpoints, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
     if options.quick and options.cell is None:
-        limits = {LEAK: QUICK_OPERATIONS_OF_LEAK}
-        cells = [
-            cell
-            for cell in cells
-            if n_operations(cell, GRADIENT) < limits.get(cell.option or "", QUICK_OPERATIONS)
-        ]
+        cells = list(QUICK)
     rows: list[Row] = []
     for cell in cells:
         rows += compare(cell, names, quick=options.quick)
