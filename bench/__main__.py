@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from bench.cells import GRID, GROWTH, Cell, n_operations
+from bench.cells import GRID, GROWTH, QUICK, Cell
 from bench.compare import (
     Row,
     compare,
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("In cells of lengths and checkpoints, jaxrnn is the same without that option.")
     cells = [GRID[i] for i in options.cell or range(len(GRID))]
     if options.quick and options.cell is None:
-        cells = smallest_of_each_kind(cells)
+        cells = list(QUICK)
     rows: list[Row] = []
     for cell in cells:
         rows += compare(cell, names, quick=options.quick)
@@ -71,16 +71,6 @@ def main(arguments: list[str] | None = None) -> int:
         (RESULTS / "results.json").write_text(kept)
         plot(rows, machine(), RESULTS)
     return 0
-
-
-def smallest_of_each_kind(cells: list[Cell]) -> list[Cell]:
-    """The cell with the fewest operations of each kind: one that runs other code than the rest."""
-
-    def kind(cell: Cell) -> Any:
-        return cell.option, cell.n_sets is not None, cell.batch == 1, cell.n_steps < 10
-
-    by_size = sorted(cells, key=lambda cell: -n_operations(cell, GRADIENT))
-    return list({kind(cell): cell for cell in by_size}.values())
 
 
 def chosen_peers(chosen: list[str] | None) -> list[str]:

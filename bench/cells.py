@@ -67,6 +67,17 @@ GRID = (
     *(cell._replace(option=LEAK) for cell in ONE_SET[1:]),
 )
 
+# For a quick check: sizes at which jaxrnn runs differently, and one cell of each other kind.
+QUICK = (
+    Cell(1, 3, 2, 4),  # steps written out without a loop
+    Cell(8, 50, 3, 16),  # products written as sums
+    Cell(8, 20, 64, 128),  # products of a library
+    Cell(8, 50, 4, 16, n_sets=4),
+    Cell(8, 50, 3, 16, option=LENGTHS),
+    Cell(8, 500, 3, 16, option=CHECKPOINTS),
+    Cell(8, 50, 3, 16, option=LEAK),
+)
+
 # In each series one size grows, and the others stay.
 GROWTH = {
     "steps": tuple(Cell(8, size, 8, 64) for size in (100, 1000, 10_000, 100_000)),

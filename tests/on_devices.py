@@ -207,20 +207,18 @@ FUNCTIONS: dict[str, Any] = {
 def derivatives(name: str) -> Callable[..., Any]:
     """Value, gradient, and a Hessian-vector product of a function, in one program."""
 
-    def call(params: Any, x: Any, where: Any) -> Any:
-        return FUNCTIONS[name](params, x, **where)
-
     def loss(params: Any, x: Any, where: Any) -> Any:
-        leaves = jax.tree.leaves(call(params, x, where))
-        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves)  # gradients are about 1
-
-    def gradient(params: Any, x: Any, where: Any) -> Any:
-        return jax.grad(loss, argnums=(0, 1))(params, x, where)
+        out = FUNCTIONS[name](params, x, **where)
+        leaves = jax.tree.leaves(out)
+        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves), out  # gradients are about 1
 
     def run(params: Any, x: Any, where: Any) -> Any:
+        def gradient(params: Any) -> Any:
+            return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x, where)
+
         along = jax.tree.map(jnp.ones_like, params)
-        of_params = partial(gradient, x=x, where=where)
-        return call(params, x, where), *jax.jvp(of_params, (params,), (along,))
+        gradients, tangents, out = jax.jvp(gradient, (params,), (along,), has_aux=True)
+        return out, gradients, tangents
 
     return run
 
