@@ -233,13 +233,13 @@ SHARES: dict[str, Any] = {
 
 @cache
 def of_one_device(name: str, share: str) -> Any:
-    """What one device gives, as NumPy arrays.
+    """What one device gives, as NumPy arrays; `share` is "sets" for "sets and batch" too.
 
     For `shard_map` it is put together from the parts of the batch, as each part uses the same key
     for dropout.
     """
     run = derivatives(name)
-    if share.startswith("sets"):
+    if share == "sets":
         run = jax.vmap(run, in_axes=(0, None, None))
         return jax.tree.map(np.asarray, jax.jit(run)(SMALL_STACK, X, WHERE))
     if share == "batch":
@@ -265,7 +265,12 @@ MESHES = [
 @pytest.mark.parametrize(
     ("name", "share", "kind", "is_set"),
     [
-        pytest.param(name, *on, id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set")
+        pytest.param(
+            *(name, *on),
+            id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set",
+            # With `--dist loadgroup` one process has all that use the same result of one device.
+            marks=pytest.mark.xdist_group(f"{name}, {on[0].removesuffix(' and batch')}"),
+        )
         for i, name in enumerate(FUNCTIONS)
         for j, on in enumerate(MESHES)
         if IS_LONG or (i % 2 and j == 5 * i % 16)
@@ -289,7 +294,7 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     assert communication(compiled).keys() <= needed
     if "checkpoints" not in name:  # with them the gradient is added up once for each piece
         assert communication_in_loops(compiled) == {}
-    assert_close(actual, of_one_device(name, share), 1e-5)
+    assert_close(actual, of_one_device(name, share.removesuffix(" and batch")), 1e-5)
 
 
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:

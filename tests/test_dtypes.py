@@ -34,6 +34,12 @@ DTYPES_UNDER_X64 = [
 ]
 
 
+@jax.jit  # here, so that rows with the same dtypes share a program
+def run(params: Any, x: Any, h0: Any) -> Any:
+    call = params, x, h0
+    return rnn_forward(*call), *rnn_states(*call), rnn_step(params, h0, x[:, 0])
+
+
 @pytest.mark.parametrize(
     ("of_params", "of_x", "of_h0", "expected", "x64"),
     [(*row, False) for row in DTYPES] + [(*row, True) for row in DTYPES_UNDER_X64],
@@ -49,11 +55,6 @@ def test_dtypes_promote_as_in_jax(
 
     params = RNNParams(*(array(shape, of_params) for shape in ((2, 3), (3, 3), (3,))))
     x, h0 = array((2, 6, 2), of_x), array((3,), of_h0)
-
-    @jax.jit
-    def run(params: Any, x: Any, h0: Any) -> Any:
-        call = params, x, h0
-        return rnn_forward(*call), *rnn_states(*call), rnn_step(params, h0, x[:, 0])
 
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("standard"):
         out = run(params, x, h0)

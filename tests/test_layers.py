@@ -201,15 +201,19 @@ def test_initialisation() -> None:
         (RNNParams((8, 5), (5, 5), (5,)),) * 2,
     )
     options: Any = {"wh_init": constant(2.0), "b_init": None, "dtype": jnp.float16}
-    init: Any = init_stacked
-    ((_, backward),) = init(jax.random.key(0), 3, [4], bidirectional=True, **options)
+    init: Any = jax.jit(
+        init_stacked, static_argnums=(1, 2), static_argnames=[*options, "bidirectional"]
+    )
+    ((_, backward),) = init(jax.random.key(0), 3, (4,), bidirectional=True, **options)
     assert jax.tree.map(jnp.shape, backward) == RNNParams((3, 4), (4, 4), None)
     assert_equal(backward.wh, jnp.full((4, 4), 2, jnp.float16))
-    first, second = init(jax.random.key(0), 3, [4, 4], **options)
+    first, second = init(jax.random.key(0), 3, (4, 4), **options)
     assert jax.tree.map(jnp.shape, second) == RNNParams((4, 4), (4, 4), None)
     assert_equal(second.wh, jnp.full((4, 4), 2, jnp.float16))
     assert first.wx.dtype == jnp.float16
-    narrow = init(jax.random.key(0), 3, (np.uint8(200), np.uint8(4)), bidirectional=True)
+    sizes: Any = [np.uint8(200), np.uint8(4)]
+    of_both = partial(init_stacked, n_features=3, n_nodes=sizes, bidirectional=True)
+    narrow = jax.eval_shape(of_both, jax.random.key(0))
     assert jax.tree.leaves(narrow[1])[0].shape == (400, 4)
     squares = [params.wh for params in jax.tree.leaves(network, is_leaf=is_params)]
     drawn = np.concatenate([np.ravel(wh) for wh in squares])

@@ -123,15 +123,16 @@ def test_rules_of_activations_are_the_oracles(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("size", [1e3, -1e3])
-def test_saturated_activations_pass_on_no_nan(name: str, size: float) -> None:
+def test_saturated_activations_pass_on_no_nan(name: str) -> None:
     """Also where an exponential would overflow."""
     run = jax.value_and_grad(
         lambda x: jnp.sum(rnn_forward(PARAMS, x, leak=0.5, activation=RULES[name][0]))
     )
-    value, gradient = jax.jit(run)(size * np.ones((6, 3), np.float32))
-    assert np.isfinite(value)
-    assert np.all(np.isfinite(gradient))
+    run = jax.jit(run)
+    for size in (1e3, -1e3):
+        value, gradient = run(np.full((6, 3), size, np.float32))
+        assert np.isfinite(value)
+        assert np.all(np.isfinite(gradient))
 
 
 @pytest.mark.parametrize(

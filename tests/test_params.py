@@ -1,5 +1,6 @@
 """init_params draws what its initialisers give, for any sizes and types, and refuses others."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ def test_default_is_the_notebooks() -> None:
 @pytest.mark.parametrize("n_features", [0, 1, 5])
 @pytest.mark.parametrize("n_nodes", [1, 4])
 def test_shapes(n_features: int, n_nodes: int) -> None:
-    params = init_params(KEY, n_features, n_nodes)
+    params = jax.eval_shape(partial(init_params, n_features=n_features, n_nodes=n_nodes), KEY)
     assert [array.shape for array in jax.tree.leaves(params)] == [
         (n_features, n_nodes),
         (n_nodes, n_nodes),
