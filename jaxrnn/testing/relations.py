@@ -406,7 +406,7 @@ def _failure(
         database=None,
         report_multiple_bugs=False,
         phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=[HealthCheck.too_slow],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
     )
     @given(case=cases)
     def holds(case: Case) -> None:
