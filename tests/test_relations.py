@@ -533,3 +533,44 @@ def test_a_case_that_does_not_fit_is_refused(case: Case, message: str) -> None:
 def test_states_of_another_shape_are_refused(relation: str) -> None:
     with pytest.raises(AssertionError, match=f"^{relation}: h must be .*, here "):
         RELATIONS[relation](lambda p, x, h0: (x @ p["w"])[..., 0, :], VANILLA)
+def test_check_looks_anew_at_what_run_calls() -> None:
+    """As in a notebook, where the step is put right, but `run` is not defined again."""
+    steps = [shared_state]
+
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        return scanned(steps[0])(params, x, h0)
+
+    one = {"independent": RELATIONS["independent"]}
+    with pytest.raises(AssertionError, match="independent: h"):
+        relations.check(run, init, relations=one, max_examples=1)
+    steps[0] = vanilla
+    relations.check(run, init, relations=one, max_examples=1)
+
+
+def test_check_takes_a_large_network() -> None:
+    sizes = st.just(strategies.Sizes((8,), 100, 16, 64))
+    cases = strategies.cases_of(
+        lambda *sizes: jax.tree.map(lambda w: w / 8, init(*sizes)), sizes=sizes
+    )
+    one = {"batch_axes": RELATIONS["batch_axes"]}
+    relations.check(scanned(vanilla), cases, relations=one, max_examples=2)
+
+
+def test_check_leaves_out_what_jax_says_of_tracebacks() -> None:
+    with pytest.raises(AssertionError) as raised:
+        relations.check(lambda p, x, h0: x + h0, init, relations=some, max_examples=1)
+    assert "Failing test case" in str(raised.value)
+    assert "traceback" not in str(raised.value)
+
+
+def test_check_says_that_a_relation_is_in_float64() -> None:
+    """A cell with a type of its own, as Flax's can have, fails inside the scan of `run`."""
+    with pytest.raises(AssertionError, match="effective has the case in float64, so run must"):
+        relations.check(
+            scanned(lambda p, h, x_t: vanilla(p, h, x_t).astype(jnp.float32)),
+            init,
+            relations={"effective": RELATIONS["effective"]},
+            max_examples=1,
+        )
+
+

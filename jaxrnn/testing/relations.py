@@ -2,10 +2,12 @@
 
 A recurrence is a function `h = run(params, x, h0)`:
 
-    params   any tree of arrays
+    params   any tree of arrays; of a key it has `jax.random.key_data(key)`
     x        (*batch, n_steps, n_features), with any number of batch axes
     h0       (*batch, n_nodes)
     h        (*batch, n_steps, n_nodes), the state after each step
+
+A state of several parts, such as the two of an LSTM, is their concatenation along the last axis.
 
 A relation is a function `(run, case)`, where `case` is a `strategies.Case(params, x, h0)` of NumPy
 arrays in float32 or float64. It raises an AssertionError if the relation does not hold. The error
@@ -88,6 +90,11 @@ def _relation(dtype: DTypeLike | None = None) -> Callable[[Relation], Relation]:
                     function(run, case)
                 except AssertionError as error:
                     error.args = (f"{function.__name__}: {error}",)
+                    raise
+                except Exception as error:
+                    if dtype is not None:
+                        note = f"{function.__name__} has the case in {np.dtype(dtype)}, so run must"
+                        error.add_note(f"{note} compute in the type of x, not in one of its own.")
                     raise
 
         return relation
@@ -386,8 +393,9 @@ def check(
     drawn = cases if isinstance(cases, st.SearchStrategy) else cases_of(cases)
     failures = []
     for name, relation in relations.items():
-        failure = _failure(relation, run, drawn, max_examples)
+        failure = _failure(relation, anew, drawn, max_examples)
         print(f"{name} {'does not hold' if failure else 'holds'}", flush=True)
+    anew = partial(run)  # JAX keeps what it compiled of `run`, though a function in it has changed
         failures += [failure] if failure else []
     if failures:
         n_relations = len(relations)
@@ -418,7 +426,8 @@ def _failure(
         said = (
             str(error) if isinstance(error, AssertionError) else f"{relation.__name__}: {error!r}"
         )
-        return "\n".join([said, *getattr(error, "__notes__", [])])
+        notes = [note for note in getattr(error, "__notes__", []) if "JAX has removed" not in note]
+        return "\n".join([said, *notes])
     return None
 
 
