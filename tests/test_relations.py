@@ -129,6 +129,69 @@ def test_no_false_alarm(relation: str, cell: str) -> None:
     RELATIONS[relation](run, case)
 
 
+# Right cells and sizes of which a relation once said that it does not hold
+
+
+def rates(p: Any, h: Any, x_t: Any) -> Any:
+    """In steps of 0.1 ms, with time constants in seconds."""
+    return h + 1e-4 / p["tau"] * (jnp.tanh(affine(p, h, x_t)) - h)
+
+
+def softmax_of_some(p: Any, h: Any, x_t: Any) -> Any:
+    """With constants that are infinite, or beyond float32."""
+    a = jnp.concatenate([jnp.minimum(affine(p, h, x_t), 1e300), h[..., :1]], axis=-1)
+    some = np.arange(5) != 4
+    return jax.nn.softmax(jnp.where(some, a, -jnp.inf), axis=-1)[..., :4] + h / 2
+
+
+def turning(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.tanh((affine(p, h, x_t) * jnp.exp(1j * p["b"])).real)
+
+
+def rectified(p: Any, h: Any, x_t: Any) -> Any:
+    return jax.nn.relu(affine(p, h, x_t))
+
+
+def with_params(**params: Any) -> Case:
+    return VANILLA._replace(params=VANILLA.params | params)
+
+
+ONE_STEP = ALONE._replace(x=X[0, :1])
+NO_STEP = VANILLA._replace(x=X[:, :0])
+NO_SEQUENCE = VANILLA._replace(x=X[:0], h0=H0[:0])
+NO_FEATURES = with_params(w=_W[:0, :4])._replace(x=X[..., :0])
+HARD: list[tuple[Step, Case, Sequence[str]]] = [
+    (rates, with_params(tau=np.full(4, 5e-4, np.float32)), ("forward_mode", "second_order")),
+    (softmax_of_some, VANILLA, ("float64",)),
+    (turning, VANILLA, ("float64",)),
+    (rectified, ONE_STEP, ("effective",)),
+    (vanilla, with_params(w=200 * _W[:, :4]), ("effective",)),
+    (vanilla, with_params(n_calls=np.int32(7), key=np.zeros(2, np.uint32)), ("effective",)),
+    (vanilla, NO_STEP, ("runs_on", "repeatable", "effective")),
+    (vanilla, NO_SEQUENCE, ("effective",)),
+    (vanilla, NO_FEATURES, ("effective",)),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("step", "case", "relation"),
+    [(step, case, relation) for step, case, names in HARD for relation in names],
+)
+def test_no_false_alarm_where_it_is_hard(step: Step, case: Case, relation: str) -> None:
+    RELATIONS[relation](scanned(step), case)
+
+
+def test_no_length_is_above_the_number_of_steps() -> None:
+    def run(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+        return scanned(vanilla)(p, x, h0)
+
+    four = VANILLA._replace(x=np.zeros((4, 0, 3), np.float32), h0=np.zeros((4, 4), np.float32))
+    lengths, _ = relations._lengths(four)
+    assert lengths.tolist() == [0, 0, 0, 0]
+    RELATIONS_WITH_LENGTHS["full_is_effective"](run, four)
+
+
 def with_lengths(params: Any, x: Any, h0: Any, lengths: Any, **options: Any) -> Any:
     return by_jaxrnn(params, x, h0, lengths=lengths, **options)
 
@@ -234,6 +297,10 @@ def float32_array(p: Any, h: Any, x_t: Any) -> Any:
 
 def float32_inside(p: Any, h: Any, x_t: Any) -> Any:
     return jnp.tanh(affine(p, h, x_t).astype(jnp.float32)).astype(h.dtype)
+
+
+def complex64_inside(p: Any, h: Any, x_t: Any) -> Any:
+    return turning(p, h, x_t.astype(jnp.complex64).real.astype(h.dtype))
 
 
 def float32_result(p: Any, x: Any, h0: Any) -> Any:
@@ -383,6 +450,7 @@ STEPS_WITH_BUGS: list[tuple[Step, Case, str]] = [
     (float32_constant, VANILLA, "float64"),
     (float32_array, GRU, "float64"),
     (float32_inside, VANILLA, "float64"),
+    (complex64_inside, VANILLA, "float64"),
 ]
 BUGS: dict[str, Bug] = {
     step.__name__: Bug(scanned(step), case, found_by) for step, case, found_by in STEPS_WITH_BUGS
@@ -517,6 +585,47 @@ def test_check_fails_with_all_that_do_not_hold(capsys: pytest.CaptureFixture[str
     assert "custom_vjp" in message
     assert message.count("case=Case(params=RNNParams(wx=") == 2  # the smallest that fails
     assert capsys.readouterr().out == "causal does not hold\nforward_mode does not hold\n"
+
+
+def test_check_looks_anew_at_what_run_calls() -> None:
+    """As in a notebook, where the step is put right, but `run` is not defined again."""
+    steps = [shared_state]
+
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        return scanned(steps[0])(params, x, h0)
+
+    one = {"independent": RELATIONS["independent"]}
+    with pytest.raises(AssertionError, match="independent: h"):
+        relations.check(run, init, relations=one, max_examples=1)
+    steps[0] = vanilla
+    relations.check(run, init, relations=one, max_examples=1)
+
+
+def test_check_takes_a_large_network() -> None:
+    sizes = st.just(strategies.Sizes((8,), 100, 16, 64))
+    cases = strategies.cases_of(
+        lambda *sizes: jax.tree.map(lambda w: w / 8, init(*sizes)), sizes=sizes
+    )
+    one = {"batch_axes": RELATIONS["batch_axes"]}
+    relations.check(scanned(vanilla), cases, relations=one, max_examples=2)
+
+
+def test_check_leaves_out_what_jax_says_of_tracebacks() -> None:
+    with pytest.raises(AssertionError) as raised:
+        relations.check(lambda p, x, h0: x + h0, init, relations=some, max_examples=1)
+    assert "Failing test case" in str(raised.value)
+    assert "traceback" not in str(raised.value)
+
+
+def test_check_says_that_a_relation_is_in_float64() -> None:
+    """A cell with a type of its own, as Flax's can have, fails inside the scan of `run`."""
+    with pytest.raises(AssertionError, match="effective has the case in float64, so run must"):
+        relations.check(
+            scanned(lambda p, h, x_t: vanilla(p, h, x_t).astype(jnp.float32)),
+            init,
+            relations={"effective": RELATIONS["effective"]},
+            max_examples=1,
+        )
 
 
 @pytest.mark.parametrize(

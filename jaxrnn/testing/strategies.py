@@ -105,7 +105,8 @@ def arrays(
     """Arrays of multiples of 1/16 in [-1, 1], which shrink towards zeros.
 
     An array is drawn in one piece, as bytes: drawing entry by entry would take most of a test's
-    time.
+    time. Of more than 1024 numbers a seed is drawn, as hypothesis refuses to draw that much, and
+    they do not shrink.
     """
     size = math.prod(shape)
 
@@ -114,6 +115,9 @@ def arrays(
         signed = np.where(sixteenths <= 16, sixteenths, 16 - sixteenths)
         return (signed / 16).reshape(shape).astype(dtype)
 
+    if size > 1024:
+        seeds = st.integers(0, 2**32 - 1)
+        return seeds.map(lambda seed: from_bytes(np.random.default_rng(seed).bytes(size)))
     return st.binary(min_size=size, max_size=size).map(from_bytes)
 
 
