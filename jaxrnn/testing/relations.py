@@ -20,7 +20,8 @@ needs besides, such as other parameter sets, is derived from the case, the same 
 
 Two numbers agree if they differ by at most 1e-5 in float32 and 1e-11 in float64, and derivatives,
 which are all in float64, by 1e-6: times the largest entry of their array, if that is above one. A
-cell that amplifies rounding errors more than that, such as a chaotic one, needs a shorter case.
+cell that amplifies rounding errors more than that, such as a chaotic one, needs a shorter case. So
+may a large network of relu, where a difference can cross a place without a derivative.
 
 Example:
   A leaky network in a test of its own for each relation.
@@ -628,7 +629,7 @@ def _difference(function: Callable[[Case], Any], case: Case, tangent: Any) -> An
 
     One of second order is too far off where parameters are small, as time constants in seconds.
     """
-    step = 2.0**-20
+    step = 2.0**-22  # short, as the derivative of relu jumps
 
     def at(side: float) -> Any:
         floating = jax.tree.map(lambda a, v: a + side * step * v, _floating(case), tangent)
