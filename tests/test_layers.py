@@ -148,7 +148,7 @@ def test_running_on_is_running_whole(cut: int) -> None:
 
 
 def test_under_vmap() -> None:
-    """Over networks, x, lengths and keys at once; a second network has weights twice as large."""
+    """Over networks, x, lengths and keys at once; a second network has weights of another seed."""
     networks = jax.tree.map(lambda *pair: np.stack(pair), NETWORK, numbers_like(NETWORK, seed=1))
 
     def run(network: Any, x: Any, lengths: Any, seed: Any) -> Any:
