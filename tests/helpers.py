@@ -163,6 +163,22 @@ WAYS: dict[str, Callable[..., Any]] = {
     "reverse over forward": lambda f: jax.grad(partial(_along, f), argnums=(0, 1, 2)),
 }
 
+# Recurrences
+
+
+def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """The recurrence `run(params, x, h0)` of a cell `step(params, h, x_t)`."""
+
+    def run(params: Any, x: Any, h0: Any) -> Any:
+        def one(h: Any, x_t: Any) -> Any:
+            h = step(params, h, x_t)
+            return h, h
+
+        return jnp.moveaxis(jax.lax.scan(one, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+
+    return run
+
+
 # The README
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

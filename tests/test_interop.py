@@ -14,7 +14,7 @@ from jax.nn.initializers import zeros
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing.relations import RELATIONS
 from jaxrnn.testing.strategies import Case
-from tests.helpers import assert_close, assert_equal, numbers, numbers_like
+from tests.helpers import assert_close, assert_equal, numbers, numbers_like, scanned
 
 N_FEATURES, N_NODES = 3, 4
 (X,) = numbers((2, 6, N_FEATURES))
@@ -684,17 +684,6 @@ def test_onnx(direction: str, activation: str) -> None:
 
 
 # Cells of other libraries, of which every relation of the test kit holds
-
-
-def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
-    def run(params: Any, x: Any, h0: Any) -> Any:
-        def one(h: Any, x_t: Any) -> Any:
-            h = step(params, h, x_t)
-            return h, h
-
-        return jnp.moveaxis(jax.lax.scan(one, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
-
-    return run
 
 
 def relation_case(params: Any) -> Case:

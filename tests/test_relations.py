@@ -14,7 +14,7 @@ from jaxrnn import RNNParams, rnn_states, rnn_step
 from jaxrnn.testing import relations, strategies
 from jaxrnn.testing.relations import RELATIONS, RELATIONS_WITH_LENGTHS, Run
 from jaxrnn.testing.strategies import Case
-from tests.helpers import numbers
+from tests.helpers import numbers, scanned
 
 Step = Callable[[Any, Any, Any], Any]
 
@@ -71,17 +71,6 @@ def gru(p: Any, h: Any, x_t: Any) -> Any:
     of_x, of_h = (jnp.split(part, 3, axis=-1) for part in (x_t @ p["w"] + p["b"], h @ p["u"]))
     reset, update = jax.nn.sigmoid(of_x[0] + of_h[0]), jax.nn.sigmoid(of_x[1] + of_h[1])
     return (1 - update) * h + update * jnp.tanh(of_x[2] + reset * of_h[2])
-
-
-def scanned(step: Step) -> Run:
-    def run(params: Any, x: Any, h0: Any) -> Any:
-        def one(h: Any, x_t: Any) -> Any:
-            h = step(params, h, x_t)
-            return h, h
-
-        return jnp.moveaxis(jax.lax.scan(one, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
-
-    return run
 
 
 def by_jaxrnn(params: Any, x: Any, h0: Any, **options: Any) -> Any:
@@ -369,7 +358,7 @@ def with_activation(f: Any) -> Step:
 
 
 def by_rule(backward: Callable[..., Any]) -> Step:
-    """A vanilla step whose gradient is changed by `backward(p, h, x_t, gradients)`."""
+    """A vanilla step whose gradients by p, h and x_t are put through `backward`."""
 
     @jax.custom_vjp
     def step(p: Any, h: Any, x_t: Any) -> Any:

@@ -125,9 +125,9 @@ def runs_on(run: Run, case: Case) -> None:
 @_relation()
 def causal(run: Run, case: Case) -> None:
     """No state depends on a later input, not on NaN either."""
-    h = _states(run, case)
+    h, noise = _states(run, case), _noise(case.x)
     for t in range(1, case.x.shape[-2]):
-        for later in (_noise(case.x)[..., t:, :], np.nan):
+        for later in (noise[..., t:, :], np.nan):
             x = case.x.copy()
             x[..., t:, :] += later
             earlier = _states(run, case._replace(x=x))[..., :t, :]
@@ -396,15 +396,14 @@ def check(
       AssertionError: with the message of every relation that does not hold, and its smallest case.
     """
     drawn = cases if isinstance(cases, st.SearchStrategy) else cases_of(cases)
-    anew = partial(run)  # JAX keeps what it compiled of `run`, though a function in it has changed
+    anew = partial(run)  # a new object, which compiles anew: what `run` calls may have changed
     failures = []
     for name, relation in relations.items():
         failure = _failure(relation, anew, drawn, max_examples)
         print(f"{name} {'does not hold' if failure else 'holds'}", flush=True)
         failures += [failure] if failure else []
     if failures:
-        n_relations = len(relations)
-        first = f"{len(failures)} of {n_relations} relations do not hold"
+        first = f"{len(failures)} of {len(relations)} relations do not hold"
         raise AssertionError("\n\n".join([first, *failures]))
 
 
@@ -688,9 +687,11 @@ def _mapped(run: Run, axes: Case, case: Case, weights: Any) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _derivative(run: Run, case: Case, tangent: Any) -> Any:
     """The derivative of the states along a tangent, by forward mode."""
-    return jax.jvp(lambda floating: run(*_joined(floating, case)), (_floating(case),), (tangent,))[
-        1
-    ]
+
+    def states(floating: Any) -> Any:
+        return run(*_joined(floating, case))
+
+    return jax.jvp(states, (_floating(case),), (tangent,))[1]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -234,7 +234,6 @@ def cases_of(
 
     Example:
         import jax
-        import numpy as np
         from hypothesis import given, settings
         from jaxrnn.testing import strategies
 
