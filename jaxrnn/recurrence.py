@@ -378,10 +378,10 @@ def _tangents(
     def product_with_wh(dstart: jax.Array) -> jax.Array:
         if _is_single(run):
             return jnp.matmul(dstart, params.wh)
-        return jnp.einsum("...i,ji->...j", dstart, wh_transposed)
+        return jax.lax.dot_general(dstart, wh_transposed, (((dstart.ndim - 1,), (1,)), ((), ())))
 
     def cut(inputs: Any) -> _Segment:
-        return inputs if isinstance(inputs, _Segment) else _segment(run, h, size, *inputs)
+        return inputs if isinstance(inputs, _Segment) else _segment(run, h, *inputs)
 
     def run_steps(matmul: Matmul, times_wh: Any, dh: jax.Array, inputs: Any) -> Any:
         at_once = matmul is _product_of_rows
@@ -431,8 +431,8 @@ def _tangents(
         return jax.lax.scan(function, dh, inputs, reverse=run.reverse, unroll=unroll)
 
     dx = None if drun.x is None else _split(time_first(drun.x), size)
-    firsts = jnp.arange(0, n_steps, size, dtype=jnp.int32)
-    dlast, (da, dh, df) = scan(run_segment, dh0, (firsts, dx, dleak))
+    steps = _split(step_numbers(n_steps), size), dx, dleak
+    dlast, (da, dh, df) = scan(run_segment, dh0, steps)
     da, dh = _join(da, n_steps), _join(dh, n_steps)
     return Trajectory(dlast, da, dh, dh if df is None else _join(df, n_steps))
 
@@ -461,15 +461,12 @@ class _Segment(NamedTuple):
     resets: jax.Array | None
 
 
-def _segment(run: Run, h: jax.Array, size: int, first: jax.Array, dx: Any, dleak: Any) -> _Segment:
-    """`size` steps from `first`; the last `size` steps, where fewer are left."""
-    n_steps = run.x.shape[-2]
-    divides = size == 1 or n_steps % size == 0
-    begin = first if divides else jnp.minimum(first, n_steps - size)
-    t = begin + step_numbers(size)
+def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
+    """The steps `t`, one after another, of which the first may be in the segment before them."""
+    n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
-    if not divides:
-        was_run = jnp.expand_dims(t < first, range(1, run.h0.ndim))
+    if size > 1 and n_steps % size:
+        was_run = jnp.expand_dims(t < begin + -begin % size, range(1, run.h0.ndim))
         skipped = was_run if skipped is None else skipped | was_run
     # The state before the first of them, in the order in which they run. An index out of range,
     # whose state is not selected, counts as the nearest in range.

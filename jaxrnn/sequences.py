@@ -55,7 +55,7 @@ def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Ar
 
 def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
     """Zero where a mask is true, else `array`."""
-    return select(where, jnp.zeros_like(array), array)
+    return array if where is None else select(where, jnp.zeros_like(array), array)
 
 
 def broadcast(array: jax.Array, like: jax.Array) -> jax.Array:
