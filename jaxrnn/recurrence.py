@@ -367,9 +367,6 @@ def _tangents(
     def from_outside(segment: _Segment, matmul: Matmul) -> jax.Array:
         factors = [(segment.x, dparams.wx), (segment.start, dparams.wh)]
         factors = [(array, weights) for array, weights in factors if weights is not None]
-        if _is_wide(params, run) and len(factors) == 2:
-            arrays, weights = zip(*factors, strict=True)
-            factors = [(jnp.concatenate(arrays, axis=-1), jnp.concatenate(weights))]
         terms = [matmul(array, weights) for array, weights in factors]
         if segment.dx is not None:
             terms.append(times_wx(params, segment.dx, matmul))
