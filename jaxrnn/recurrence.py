@@ -173,6 +173,7 @@ def _run_plainly(params: RNNParams[Any], run: Run) -> Trajectory:
 
 
 @jax.custom_jvp
+@partial(jax.jit, inline=True)  # so that a derivative need not trace it a second time
 def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
     # On accelerators each product is a kernel to launch, so one product before the loop takes the
     # inputs of all steps. On CPUs its result is not used, and so the compiler drops it.
@@ -209,13 +210,9 @@ def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
 def _one_product(params: RNNParams[Any], run: Run) -> Callable[..., jax.Array]:
     """The pre-activation as `[x_t h_{t-1}] @ [wx; wh] + b`."""
     wx_wh = jnp.concatenate(cast(Any, [params.wx, params.wh]))
-    # The bias is made as large as a state. XLA on CPUs takes longer to compile a loop that adds one
-    # row to each sequence: on jax 0.12 a twentieth of the time to compile a gradient.
-    b = None if params.b is None else broadcast(params.b, run.h0)
-    b = jax.lax.optimization_barrier(b)
 
     def preactivate(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
-        return _add_bias(jnp.concatenate([x_t, start], axis=-1) @ wx_wh, b)
+        return _add_bias(jnp.concatenate([x_t, start], axis=-1) @ wx_wh, params.b)
 
     return preactivate
 
@@ -283,7 +280,7 @@ def _is_small(params: RNNParams[Any], run: Run) -> bool:
 def _is_wide(params: RNNParams[Any], run: Run) -> bool:
     """Whether one product of `[x_t h]` is better than one each of `x_t` and `h`.
 
-    On jax 0.12 it is 1.05 to 1.2 times as fast in a batch of 64 nodes or more. With fewer nodes it
+    On jax 0.12 it is 1.0 to 1.14 times as fast in a batch of 64 nodes or more. With fewer nodes it
     is as fast, but XLA takes 0.1 s to compile the concatenation of so few numbers. For a single
     sequence it is 0.8 times as fast, as XLA calls no library for a product with a vector. On a mesh
     with an explicit axis JAX cannot concatenate what is mapped over that axis with what is not.
@@ -351,8 +348,9 @@ def _tangents(
         dparams, dleak = jax.tree.map(lambda tangent: one * tangent, (dparams, dleak))
     n_steps, size = run.x.shape[-2], _segment_size(run)
     # Transposed once here, so that the loop of the transpose has a plain product. On jax 0.12 that
-    # is 1.05 to 1.2 times as fast in a batch, but not for a single sequence.
-    wh_transposed = jax.lax.optimization_barrier(params.wh.T)
+    # is 1.05 times as fast in a batch, but not for a single sequence. It passes the barrier as a
+    # vector, as XLA would copy a matrix twice.
+    wh_transposed = jax.lax.optimization_barrier(params.wh.T.reshape(-1)).reshape(params.wh.shape)
     dh0, dreset_to = (
         jnp.zeros_like(run.h0) if tangent is None else tangent
         for tangent in (drun.h0, drun.reset_to)
@@ -366,8 +364,7 @@ def _tangents(
 
     def from_outside(segment: _Segment, matmul: Matmul) -> jax.Array:
         factors = [(segment.x, dparams.wx), (segment.start, dparams.wh)]
-        factors = [(array, weights) for array, weights in factors if weights is not None]
-        terms = [matmul(array, weights) for array, weights in factors]
+        terms = [matmul(array, weights) for array, weights in factors if weights is not None]
         if segment.dx is not None:
             terms.append(times_wx(params, segment.dx, matmul))
         return _add_bias(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
@@ -428,8 +425,9 @@ def _tangents(
         return jax.lax.scan(function, dh, inputs, reverse=run.reverse, unroll=unroll)
 
     dx = None if drun.x is None else _split(time_first(drun.x), size)
-    steps = _split(step_numbers(n_steps), size), dx, dleak
-    dlast, (da, dh, df) = scan(run_segment, dh0, steps)
+    # Without a barrier XLA would make the step numbers of this loop anew, by one function more.
+    t = jax.lax.optimization_barrier(step_numbers(n_steps))
+    dlast, (da, dh, df) = scan(run_segment, dh0, (_split(t, size), dx, dleak))
     da, dh = _join(da, n_steps), _join(dh, n_steps)
     return Trajectory(dlast, da, dh, dh if df is None else _join(df, n_steps))
 
@@ -459,7 +457,7 @@ class _Segment(NamedTuple):
 
 
 def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
-    """The steps `t`, one after another, of which the first may be in the segment before them."""
+    """The steps `t`, of which the first may belong to the segment before, as `_split` divides."""
     n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
     if size > 1 and n_steps % size:
