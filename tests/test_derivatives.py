@@ -15,7 +15,7 @@ from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
 from tests.compiled import n_products
-from tests.helpers import assert_close, filled, numbers, over_numerics
+from tests.helpers import WAYS, assert_close, filled, loss, numbers, over_numerics
 
 ONE_SIZE = st.just(Sizes((2,), 6, 2, 3))  # more steps than are written out without a loop
 ARGUMENTS = ("wx", "wh", "b", "x", "h0")
@@ -308,6 +308,24 @@ def test_derivatives_by_what_the_activation_closes_over(transform: Any) -> None:
         assert_close(jax.jvp(loss, (0.7,), (1.0,))[1], expected, 1e-8)
         slopes = np.array([0.5, 0.7])
         assert_close(jax.vmap(loss)(slopes), np.array([loss(slope) for slope in slopes]), 1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpoint_every": 3}], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_mode_by_gains_that_the_activation_closes_over(way: str, options: Any) -> None:
+    """tanh(gains a) is the network whose weights and bias are multiplied by the gains."""
+
+    def closed_over(gains: Any, x: Any, h0: Any) -> Any:
+        return loss(lambda a: jnp.tanh(gains * a), options, PARAMS, x, h0)
+
+    def multiplied(gains: Any, x: Any, h0: Any) -> Any:
+        wx, wh, b = PARAMS
+        return loss(jnp.tanh, {}, RNNParams(gains * wx, gains * wh, gains[0] * b), x, h0)
+
+    with jax.enable_x64(True):
+        args = np.array([[0.5, 1.0, 2.0]]), X, H0
+        ours, theirs = (jax.jit(WAYS[way](f))(*args) for f in (closed_over, multiplied))
+        assert_close(ours, theirs, 1e-10)
 
 
 def test_gradients_by_parameters_where_inputs_are_integers() -> None:
