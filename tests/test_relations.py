@@ -92,9 +92,14 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
         NORMED,
         ("independent", "batch_axes", "effective", "float64"),
     ),
-    "GRU": (scanned(gru), GRU, ALL),
+    # All of them are checked on a gated cell in README.md, and on two more in test_interop.py.
+    "GRU": (scanned(gru), GRU, ("unordered", "vmap", "effective", "second_order", "float64")),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
-    "jaxrnn with a leak": (by_jaxrnn, LEAKY, ALL),
+    "jaxrnn with a leak": (
+        by_jaxrnn,
+        LEAKY,
+        ("runs_on", "causal", "vmap", "forward_mode", "reverse_mode", "second_order", "float64"),
+    ),
     "jaxrnn of one sequence": (
         by_jaxrnn,
         ALONE,
