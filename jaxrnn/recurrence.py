@@ -348,8 +348,8 @@ def _tangents(
         dparams, dleak = jax.tree.map(lambda tangent: one * tangent, (dparams, dleak))
     n_steps, size = run.x.shape[-2], _segment_size(run)
     # Transposed once here, so that the loop of the transpose has a plain product. On jax 0.12 that
-    # is 1.05 times as fast in a batch, but not for a single sequence. It passes the barrier as a
-    # vector, as XLA would copy a matrix twice.
+    # is 1.05 times as fast in most batches, but not for a single sequence. It passes the barrier as
+    # a vector, as XLA would copy a matrix twice.
     wh_transposed = jax.lax.optimization_barrier(params.wh.T.reshape(-1)).reshape(params.wh.shape)
     dh0, dreset_to = (
         jnp.zeros_like(run.h0) if tangent is None else tangent
@@ -425,7 +425,7 @@ def _tangents(
         return jax.lax.scan(function, dh, inputs, reverse=run.reverse, unroll=unroll)
 
     dx = None if drun.x is None else _split(time_first(drun.x), size)
-    # Without a barrier XLA would make the step numbers of this loop anew, by one function more.
+    # Without the barrier XLA would compile one more function, to make the step numbers again.
     t = jax.lax.optimization_barrier(step_numbers(n_steps))
     dlast, (da, dh, df) = scan(run_segment, dh0, (_split(t, size), dx, dleak))
     da, dh = _join(da, n_steps), _join(dh, n_steps)
@@ -442,7 +442,7 @@ class _Segment(NamedTuple):
       f: the activations; None where the loop reads them from those of all steps.
       dx: the tangents of `x`; None where it is not differentiated.
       dleak: the tangents of a leak of each step; None where there are none.
-      skipped: the steps that are not run, as they are padding or were run before; None is none.
+      skipped: the steps that are not run, as they are padding or another segment's; None is none.
       resets: the steps that are resets; None is none.
     """
 
@@ -457,12 +457,13 @@ class _Segment(NamedTuple):
 
 
 def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
-    """The steps `t`, of which the first may belong to the segment before, as `_split` divides."""
+    """Cut out the steps `t`, and skip those that the segment before has too, as `_split` says."""
     n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
     if size > 1 and n_steps % size:
-        was_run = jnp.expand_dims(t < begin + -begin % size, range(1, run.h0.ndim))
-        skipped = was_run if skipped is None else skipped | was_run
+        own = begin + -begin % size  # the first multiple of the size from `begin` on
+        is_before = jnp.expand_dims(t < own, range(1, run.h0.ndim))
+        skipped = is_before if skipped is None else skipped | is_before
     # The state before the first of them, in the order in which they run. An index out of range,
     # whose state is not selected, counts as the nearest in range.
     edge, inner = (begin + size, begin + 1) if run.reverse else (begin - 1, begin)

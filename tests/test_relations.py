@@ -92,7 +92,7 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
         NORMED,
         ("independent", "batch_axes", "effective", "float64"),
     ),
-    # All of them are checked on a gated cell in README.md, and on two more in test_interop.py.
+    # All relations are checked on a gated cell in README.md, and on two more in test_interop.py.
     "GRU": (scanned(gru), GRU, ("unordered", "vmap", "effective", "second_order", "float64")),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
     "jaxrnn with a leak": (
