@@ -38,8 +38,9 @@ def prepare_run(
     checked: Any = {"leak": leak, "lengths": lengths, "resets": resets, "reset_to": reset_to}
     run = Run(x, h0, **{**options, **checked})
     require(isinstance(run.reverse, bool), "reverse", "a bool", run.reverse)
-    require(isinstance(run.unroll, int), "unroll", "a Python integer or a bool", run.unroll)
-    require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
+    if run.unroll is not None:
+        require(isinstance(run.unroll, int), "unroll", "a Python integer or a bool", run.unroll)
+        require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
     every = run.checkpoint_every
     if every is not None:
         require(type(every) is int, "checkpoint_every", "a Python integer", every)

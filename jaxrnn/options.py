@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     reset_to: ArrayLike | None
     reverse: bool
     checkpoint_every: int | None
-    unroll: int
+    unroll: int | None
 
 
 _STATIC = {"static": True}
@@ -58,7 +58,7 @@ class Run:
     reset_to: jax.Array | None = None
     reverse: bool = field(default=False, metadata=_STATIC)
     checkpoint_every: int | None = field(default=None, metadata=_STATIC)
-    unroll: int = field(default=1, metadata=_STATIC)
+    unroll: int | None = field(default=None, metadata=_STATIC)
 
     def used(self) -> set[str]:
         """The options that differ from their defaults."""

@@ -70,10 +70,10 @@ RULED = {
     "unroll",
 }
 
-# On CPUs, a step with up to this many multiplications is written as sums in place of products. XLA
+# A step with up to this many multiplications is written as sums in place of products. XLA on CPUs
 # then compiles the whole loop as one function; otherwise each step calls a library, which costs
-# more than the arithmetic. On jax 0.12 that is 1.1 to 2.2 times as fast forward and 1.7 to 5 times
-# in a gradient; from 5000 multiplications on it is slower.
+# more than the arithmetic. On jax 0.12 that is 1.1 to 2.2 times as fast forward and 1.7 to 7 times
+# in a gradient; from 5000 multiplications on a gradient is slower.
 FEW_MULTIPLICATIONS = 4096
 
 # In a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights at once.
@@ -82,6 +82,11 @@ WIDE = 64
 # Up to this many steps are unrolled fully and differentiated one by one: a loop and a rule would
 # cost more than they save. On jax 0.12 a gradient so is up to 1.25 times as fast.
 FEW_STEPS = 4
+
+# So many steps are in one iteration of a loop on GPUs, where XLA then launches their kernels
+# together. On an H100 with jax 0.11.2 that is 3 to 5 times as fast forward and 2 to 3 times in a
+# gradient. With 16 it is as fast, but takes up to 1.5 times the memory.
+STEPS_ON_GPU = 8
 
 
 class RNNStates(NamedTuple, Generic[ArrayT]):
@@ -183,24 +188,18 @@ def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
     def after_inputs(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
         return a_in_t + jnp.matmul(start, params.wh)
 
-    def two_products(
-        x_t: jax.Array, a_in_t: jax.Array, start: jax.Array, matmul: Matmul = jnp.matmul
-    ) -> jax.Array:
-        return _preactivate(params, x_t, start, matmul)
+    def two_products(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
+        return _preactivate(params, x_t, start)
 
-    products: Any = _one_product(params, run) if _is_wide(params, run) else two_products
-    sums = partial(two_products, matmul=_sum_of_products)
-
-    def on_cpu(*operands: jax.Array) -> Any:
-        if not _is_small(params, run):
-            return products(*operands)
-        return jax.lax.cond(_is_mapped(params, run), products, sums, *operands)
+    on_cpu: Any = _one_product(params, run) if _is_wide(params, run) else two_products
 
     def preactivate(inputs_t: Any, t: jax.Array, start: jax.Array) -> jax.Array:
         a_in_t, x_t = inputs_t
         if x_t is None:
             # Read where it is: a copy with time first would have to be kept for the gradient.
             x_t = zero_where(padding(run, t), index(run.x, t, axis=-2))
+        if _is_small(params, run):
+            return _preactivate(params, x_t, start, _sum_of_products)
         out = jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
         return cast(jax.Array, out)
 
@@ -236,7 +235,7 @@ def _scan(run: Run, inputs: Any, preactivate: Callable[..., jax.Array]) -> Traje
         return h_t, (a_t, h_t, None if run.leak is None else f_t)
 
     steps = (inputs, step_numbers(run.x.shape[-2]))
-    last, (a, h, f) = jax.lax.scan(advance, run.h0, steps, reverse=run.reverse, unroll=run.unroll)
+    last, (a, h, f) = jax.lax.scan(advance, run.h0, steps, reverse=run.reverse, unroll=_unroll(run))
     return Trajectory(last, a, h, h if f is None else f)
 
 
@@ -294,6 +293,15 @@ def _is_single(run: Run) -> bool:
     return run.h0.ndim == 1
 
 
+def _unroll(run: Run, on_cpus: int = 1) -> int:
+    """How many steps there are in one iteration of a loop."""
+    if run.unroll is not None:
+        return run.unroll
+    if not isinstance(run.x.shape[-2], int):  # a loop over a symbolic number cannot be unrolled
+        return 1
+    return STEPS_ON_GPU if jax.default_backend() == "gpu" else on_cpus
+
+
 def _may_be_shared(array: jax.Array) -> bool:
     """Whether its type says that devices may each hold a part, and XLA communicates between them.
 
@@ -302,15 +310,6 @@ def _may_be_shared(array: jax.Array) -> bool:
     sharding = jax.typeof(array).sharding
     is_explicit = any(axis is not None for axis in sharding.spec)
     return is_explicit or AxisType.Auto in sharding.mesh.axis_types
-
-
-def _is_mapped(params: RNNParams[Any], run: Run) -> jax.Array:
-    """Whether `jax.vmap` maps over this call: a constant of the compiled program."""
-    return cast(jax.Array, _is_batched(jax.lax.stop_gradient((params, run.x, run.h0))))
-
-
-_is_batched = jax.custom_batching.custom_vmap(lambda arrays: jnp.zeros((), jnp.bool_))
-_is_batched.def_vmap(lambda axis_size, in_batched, arrays: (jnp.ones((), jnp.bool_), False))
 
 
 # The derivative.
@@ -346,7 +345,7 @@ def _tangents(
         # tangents meet it here, and so the gradients are added up once and not in each segment.
         one = 1 + jnp.sum(jax.lax.stop_gradient(run.h0)[..., :0])
         dparams, dleak = jax.tree.map(lambda tangent: one * tangent, (dparams, dleak))
-    n_steps, size = run.x.shape[-2], _segment_size(run)
+    n_steps = run.x.shape[-2]
     # Transposed once here, so that the loop of the transpose has a plain product. On jax 0.12 that
     # is 1.05 times as fast in most batches, but not for a single sequence. It passes the barrier as
     # a vector, as XLA would copy a matrix twice.
@@ -357,9 +356,7 @@ def _tangents(
     )
 
     dleak_of_all = None  # of a leak that is the same in every step
-    if dleak is not None and run.has_leak_of_steps():
-        dleak = _split(time_first(dleak), size)
-    elif dleak is not None:
+    if dleak is not None and not run.has_leak_of_steps():
         dleak, dleak_of_all = None, dleak[..., 0, :]
 
     def from_outside(segment: _Segment, matmul: Matmul) -> jax.Array:
@@ -369,67 +366,82 @@ def _tangents(
             terms.append(times_wx(params, segment.dx, matmul))
         return _add_bias(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
 
-    def product_with_wh(dstart: jax.Array) -> jax.Array:
-        if _is_single(run):
-            return jnp.matmul(dstart, params.wh)
-        return jax.lax.dot_general(dstart, wh_transposed, (((dstart.ndim - 1,), (1,)), ((), ())))
+    # The tangent of the pre-activations, in three forms.
 
-    def cut(inputs: Any) -> _Segment:
-        return inputs if isinstance(inputs, _Segment) else _segment(run, h, *inputs)
+    def with_vector(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+        return da_in_t + jnp.matmul(dstart, params.wh)
 
-    def run_steps(matmul: Matmul, times_wh: Any, dh: jax.Array, inputs: Any) -> Any:
-        at_once = matmul is _product_of_rows
+    def with_product(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+        axes = ((dstart.ndim - 1,), (1,)), ((), ())
+        return da_in_t + jax.lax.dot_general(dstart, wh_transposed, axes)
 
-        def advance(dh_tm1: jax.Array, inputs: tuple[_Segment, Any]) -> tuple[jax.Array, Any]:
-            at_t, da_in_t = inputs
-            da_in_t = da_in_t if at_once else from_outside(at_t, matmul)
-            dstart = select(at_t.resets, dreset_to, dh_tm1)
-            da_t = zero_where(at_t.skipped, da_in_t + times_wh(dstart))
-            f_t = at_t.f if at_once else None
-            f_t = zero_where(at_t.skipped, index(f, at_t.t)) if f_t is None else f_t
-            dh_t = df_t = TANGENTS[run.activation](f_t, da_t)
-            if run.leak is not None:
-                dh_t = _mix(leak_at(run, at_t.t, at_t.skipped, f_t), df_t, dstart)
-            dleak_t = at_t.dleak if dleak_of_all is None else dleak_of_all
-            if dleak_t is not None:
-                dh_t += broadcast(dleak_t, f_t) * (f_t - at_t.start)
-            dh_t = select(at_t.skipped, dh_tm1, dh_t)
-            return dh_t, (da_t, dh_t, None if run.leak is None else df_t)
+    def with_sum(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+        # A sum over the last axis, so that the transpose sums over the axis before the last, which
+        # XLA compiles to vector instructions. Without the barrier, each of the sums that the
+        # transpose makes of da_t would compute its terms again. On jax 0.12 a gradient is 1.1 to
+        # 1.4 times as fast by both.
+        factors = jnp.broadcast_to(dstart[..., None, :], (*dstart.shape, dstart.shape[-1]))
+        sums = jnp.sum(factors * broadcast(wh_transposed, factors), axis=-1)
+        return cast(jax.Array, jax.lax.optimization_barrier(da_in_t + sums))
 
-        # A checkpoint of its own cuts the segment out again after its loop, in place of keeping it
-        # during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
-        outside = jax.checkpoint(lambda inputs: from_outside(cut(inputs), matmul))
-        steps = cut(inputs), outside(inputs) if at_once else None
-        return scan(advance, dh, steps, unroll=run.unroll)
-
-    matmul: Matmul = _product_of_vectors if _is_single(run) else _product_of_rows
-    products = partial(run_steps, matmul, product_with_wh)
-    sums = partial(run_steps, _sum_of_products, lambda dh: _sum_of_products(dh, params.wh))
-
-    def run_segment(dh: jax.Array, inputs: Any) -> Any:
-        if not _is_small(params, run) or _may_be_shared(run.x):
-            return products(dh, inputs)
-        segment = cut(inputs)
-        # Under `vmap` the products' branch copies what it reads, so it is given the activations of
-        # this segment alone. The sums read those of all steps, as then no branch is left.
-        f_of_segment = jax.lax.dynamic_slice_in_dim(f, segment.t[0], size)
-        segment = segment._replace(f=zero_where(segment.skipped, f_of_segment))
-
-        def on_cpu(*operands: Any) -> Any:
-            return jax.lax.cond(_is_mapped(params, run), products, sums, *operands)
-
-        return jax.lax.platform_dependent(dh, segment, cpu=on_cpu, default=products)
+    def advance(
+        preactivate: Matmul, dh_tm1: jax.Array, at_t: _Segment, da_in_t: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        dstart = select(at_t.resets, dreset_to, dh_tm1)
+        da_t = zero_where(at_t.skipped, preactivate(da_in_t, dstart))
+        f_t = zero_where(at_t.skipped, index(f, at_t.t))
+        dh_t = df_t = TANGENTS[run.activation](f_t, da_t)
+        if run.leak is not None:
+            dh_t = _mix(leak_at(run, at_t.t, at_t.skipped, f_t), df_t, dstart)
+        dleak_t = at_t.dleak if dleak_of_all is None else dleak_of_all
+        if dleak_t is not None:
+            dh_t += broadcast(dleak_t, f_t) * (f_t - at_t.start)
+        dh_t = select(at_t.skipped, dh_tm1, dh_t)
+        return dh_t, (da_t, dh_t, None if run.leak is None else df_t)
 
     def scan(function: Any, dh: jax.Array, inputs: Any, unroll: int = 1) -> Any:
         function = jax.checkpoint(function, prevent_cse=False)
         return jax.lax.scan(function, dh, inputs, reverse=run.reverse, unroll=unroll)
 
-    dx = None if drun.x is None else _split(time_first(drun.x), size)
     # Without the barrier XLA would compile one more function, to make the step numbers again.
     t = jax.lax.optimization_barrier(step_numbers(n_steps))
-    dlast, (da, dh, df) = scan(run_segment, dh0, (_split(t, size), dx, dleak))
-    da, dh = _join(da, n_steps), _join(dh, n_steps)
-    return Trajectory(dlast, da, dh, dh if df is None else _join(df, n_steps))
+    of_steps = t, *(None if array is None else time_first(array) for array in (drun.x, dleak))
+
+    def by_steps(matmul: Matmul, preactivate: Matmul) -> Any:
+        def run_step(dh: jax.Array, inputs: Any) -> Any:
+            at_t = jax.tree.map(lambda array: array[0], _segment(run, h, *inputs))
+            return advance(preactivate, dh, at_t, from_outside(at_t, matmul))
+
+        inputs = jax.tree.map(lambda array: array[:, None], of_steps)
+        # Two steps in an iteration are 1.05 to 1.2 times as fast for a single sequence on jax 0.12.
+        return scan(run_step, dh0, inputs, _unroll(run, on_cpus=2 if _is_single(run) else 1))
+
+    def by_segments() -> Any:
+        def from_outside_at_once(inputs: Any) -> jax.Array:
+            return from_outside(_segment(run, h, *inputs), _product_of_rows)
+
+        def run_segment(dh: jax.Array, inputs: Any) -> Any:
+            # A checkpoint of its own cuts the segment out again after its loop, in place of keeping
+            # it during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
+            da_in = jax.checkpoint(from_outside_at_once)(inputs)
+            at_steps = _segment(run, h, *inputs), da_in
+            return scan(
+                lambda dh, at_t: advance(with_product, dh, *at_t), dh, at_steps, _unroll(run)
+            )
+
+        size = _segment_size(run)
+        dlast, tangents = scan(
+            run_segment, dh0, jax.tree.map(lambda array: _split(array, size), of_steps)
+        )
+        return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
+
+    if _is_single(run):
+        dlast, (da, dh, df) = by_steps(_product_of_vectors, with_vector)
+    elif _is_small(params, run) and not _may_be_shared(run.x):
+        dlast, (da, dh, df) = by_steps(_sum_of_products, with_sum)
+    else:
+        dlast, (da, dh, df) = by_segments()
+    return Trajectory(dlast, da, dh, dh if df is None else df)
 
 
 class _Segment(NamedTuple):
@@ -439,7 +451,6 @@ class _Segment(NamedTuple):
       t: the indices of the steps.
       x: inputs. They are zero where `skipped`, and so are the arrays below.
       start: the states that the steps start from.
-      f: the activations; None where the loop reads them from those of all steps.
       dx: the tangents of `x`; None where it is not differentiated.
       dleak: the tangents of a leak of each step; None where there are none.
       skipped: the steps that are not run, as they are padding or another segment's; None is none.
@@ -449,7 +460,6 @@ class _Segment(NamedTuple):
     t: jax.Array
     x: jax.Array
     start: jax.Array
-    f: jax.Array | None
     dx: jax.Array | None
     dleak: jax.Array | None
     skipped: jax.Array | None
@@ -477,17 +487,16 @@ def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segm
     x = zero_where(skipped, time_first(steps.x))
     if dleak is not None:
         dleak = zero_where(skipped, broadcast(dleak, start))
-    return _Segment(t, x, start, None, dx, dleak, skipped, resets)
+    return _Segment(t, x, start, dx, dleak, skipped, resets)
 
 
 def _segment_size(run: Run) -> int:
     """About the square root of the number of steps, which keeps least, and best a divisor of it.
 
-    A single sequence has segments of one step, as its products call no library. A batch that
-    devices may share has one segment: they would add up the gradients in each.
+    A batch that devices may share has one segment: they would add up the gradients in each.
     """
     n_steps = run.x.shape[-2]
-    if _is_single(run) or not isinstance(n_steps, int):
+    if not isinstance(n_steps, int):
         return 1
     if _may_be_shared(run.x):
         return n_steps

@@ -50,7 +50,7 @@ def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Ar
         return otherwise
     if where.ndim:  # `jnp.where` takes a scalar as it is
         where = broadcast(jnp.expand_dims(where, range(where.ndim, otherwise.ndim)), otherwise)
-    return jnp.where(where, broadcast(chosen, otherwise), otherwise)
+    return jax.lax.select(where, broadcast(chosen, otherwise), otherwise)
 
 
 def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:

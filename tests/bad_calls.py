@@ -83,7 +83,7 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
         ("reset_to",): (None, *wrong_states(n_nodes, batch)),  # it is needed with h0
         ("reverse",): BOOLS,
         ("checkpoint_every",): COUNTS,
-        ("unroll",): (None, *NO_INTEGERS),
+        ("unroll",): NO_INTEGERS,
         ("lenghts",): (None, 1),  # not an option
     }
 

@@ -6,7 +6,7 @@ stable, and `compile().as_text()` prints each operation as ` name(operands)`. To
 printed form changes all the same, each function has a test in which it must find something:
 
 - `communication` and `communication_in_loops`: `test_every_collective_is_found`, in `on_devices.py`
-- `n_products`: `test_on_cpus_small_products_are_sums`, where larger networks have products
+- `n_products`: `test_small_products_are_sums`, where larger networks have products
 - `products_in_loops`: `test_on_accelerators_a_step_has_one_product`
 - `temporary_bytes`: `test_fewer_states_are_kept`, where all states are kept without checkpoints
 """
@@ -46,8 +46,9 @@ def _collectives(text: str) -> dict[str, int]:
 
 
 def n_products(function: Callable[..., Any], *args: Any) -> int:
-    """How many matrix products a function has when it is compiled for this machine."""
-    return str(jax.jit(function).lower(*args).compile().as_text()).count(" dot(")
+    """How many matrix products a function has when it is compiled for the CPU."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        return str(jax.jit(function).lower(*args).compile().as_text()).count(" dot(")
 
 
 def products_in_loops(function: Callable[..., Any], args: Any, platform: str) -> list[int]:
