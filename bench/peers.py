@@ -221,19 +221,25 @@ def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
 
 def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`torch.nn.RNN` on all cores, without denormal numbers; with lengths, on packed sequences."""
+    """`torch.nn.RNN` on all cores, without denormal numbers; with lengths, on packed sequences.
+
+    Where JAX has a GPU, torch runs there too, which is cuDNN.
+    """
     import torch
 
     torch.set_flush_denormal(True)
-    wx, wh, b = (torch.from_numpy(np.array(array)) for array in params)
+    torch.backends.cudnn.allow_tf32 = False
+    on_gpu = jax.default_backend() == "gpu"
+    torch.set_default_device("cuda" if on_gpu else "cpu")
+    wx, wh, b = (torch.asarray(np.array(array)) for array in params)
     rnn = torch.nn.RNN(cell.n_features, cell.n_nodes, batch_first=True)
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(wx.T)
         rnn.weight_hh_l0.copy_(wh.T)
         rnn.bias_ih_l0.copy_(b)
         rnn.bias_hh_l0.zero_().requires_grad_(False)
-    x_torch = torch.from_numpy(np.array(x))
-    lengths = torch.from_numpy(sequence_lengths(cell))
+    x_torch = torch.asarray(np.array(x))
+    lengths = torch.from_numpy(sequence_lengths(cell))  # on the CPU, as packing wants it
     weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
 
     def run() -> Any:
@@ -251,12 +257,18 @@ def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         dwx, dwh, db = torch.autograd.grad(value, weights)
         return value.detach(), RNNParams(dwx.T, dwh.T, db)
 
+    def finished(call: Callable[[], Any]) -> Any:
+        result = call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        return result
+
     calls = {
         FORWARD: forward,
         GRADIENT: lambda: gradient(lambda states, last: last),
         STATES: lambda: gradient(lambda states, last: states),
     }
-    return Peer(calls, {})
+    return Peer({kind: partial(finished, call) for kind, call in calls.items()}, {})
 
 
 def onnx_runtime(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:

@@ -11,7 +11,7 @@ def test_on_four_devices() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, str(Path(__file__).with_name("on_devices.py"))],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
         capture_output=True,
         text=True,
         timeout=300,

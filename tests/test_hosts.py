@@ -39,7 +39,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 process = subprocess.Popen(
                     [*command, str(n_processes), str(i)],
                     cwd=Path(__file__).parent.parent,
-                    env=os.environ | {"JAX_NUM_CPU_DEVICES": str(n_devices)},
+                    env=os.environ
+                    | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)},
                     stdout=log,
                     stderr=log,
                 )

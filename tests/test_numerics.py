@@ -215,9 +215,14 @@ def bits() -> str:
 
 
 def test_runs_repeat_to_the_last_bit() -> None:
-    """Values and gradients, in this process and in another one, which runs this file."""
+    """Values and gradients, in this process and in another one, which runs this file.
+
+    On GPUs another process may choose other algorithms for the products.
+    """
     first = bits()
     assert [bits() for _ in range(10)] == [first] * 10
+    if jax.default_backend() == "gpu":
+        return
     command = [sys.executable, "-m", "tests.test_numerics"]
     root = Path(__file__).parent.parent
     run = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
