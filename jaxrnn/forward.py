@@ -142,9 +142,9 @@ def rnn_forward(
         is least near the square root of n_steps, for about a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, or whether to unroll it fully, as in
-        `jax.lax.scan`. None is what was fastest where it was measured: one or two on CPUs, and
-        eight where the default backend of JAX is a GPU. A program that is exported on a CPU for a
-        GPU should say 8.
+        `jax.lax.scan`. None is what was fastest where it was measured: eight if the default backend
+        of JAX is a GPU, and else one or two. Say 8 when you export a program on a CPU for a GPU. Up
+        to four steps are always unrolled. A symbolic n_steps allows None and 1 alone.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
@@ -159,7 +159,8 @@ def rnn_forward(
         `reverse` is not a bool, `checkpoint_every` is not an integer, or `unroll` neither.
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
-        0, `reset_to` is given without `resets`, or `resets` and `h0` without `reset_to`.
+        0 or not 1 with a symbolic n_steps, `reset_to` is given without `resets`, or `resets` and
+        `h0` without `reset_to`.
       OverflowError: a Python number is too large for any dtype.
 
     Example:

@@ -70,22 +70,25 @@ RULED = {
     "unroll",
 }
 
-# A step with up to this many multiplications is written as sums in place of products. XLA on CPUs
-# then compiles the whole loop as one function; otherwise each step calls a library, which costs
-# more than the arithmetic. On jax 0.12 that is 1.1 to 2.2 times as fast forward and 1.7 to 7 times
-# in a gradient; from 5000 multiplications on a gradient is slower.
+# A step with up to this many multiplications, not counting those that `jax.vmap` adds, is written
+# as sums in place of products. XLA on CPUs then compiles the whole loop as one function; otherwise
+# each step calls a library, which costs more than the arithmetic. On jax 0.12 that is 1.1 to 2.2
+# times as fast forward and 1.7 to 7 times in a gradient, and from 5000 multiplications on a
+# gradient is slower. On an H100 with jax 0.11.2 these gradients are 2.9 to 4.7 times as fast as the
+# plain scan's.
 FEW_MULTIPLICATIONS = 4096
 
-# In a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights at once.
+# On CPUs, in a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights
+# in one product.
 WIDE = 64
 
 # Up to this many steps are unrolled fully and differentiated one by one: a loop and a rule would
 # cost more than they save. On jax 0.12 a gradient so is up to 1.25 times as fast.
 FEW_STEPS = 4
 
-# So many steps are in one iteration of a loop on GPUs, where XLA then launches their kernels
-# together. On an H100 with jax 0.11.2 that is 3 to 5 times as fast forward and 2 to 3 times in a
-# gradient. With 16 it is as fast, but takes up to 1.5 times the memory.
+# How many steps are in one iteration of a loop on GPUs: XLA then launches their kernels together.
+# On an H100 with jax 0.11.2 that is 3 to 5 times as fast forward and 2 to 3 times in a gradient.
+# With 16 it is as fast, but takes up to 1.5 times the memory.
 STEPS_ON_GPU = 8
 
 
@@ -180,6 +183,14 @@ def _run_plainly(params: RNNParams[Any], run: Run) -> Trajectory:
 @jax.custom_jvp
 @partial(jax.jit, inline=True)  # so that a derivative need not trace it a second time
 def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
+    def x_at(t: jax.Array) -> jax.Array:
+        # Read where it is: a copy with time first would have to be kept for the gradient.
+        return zero_where(padding(run, t), index(run.x, t, axis=-2))
+
+    if _is_small(params, run):
+        return _scan(
+            run, None, lambda _, t, start: _preactivate(params, x_at(t), start, _sum_of_products)
+        )
     # On accelerators each product is a kernel to launch, so one product before the loop takes the
     # inputs of all steps. On CPUs its result is not used, and so the compiler drops it.
     x = x_without_padding(run)
@@ -191,22 +202,18 @@ def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
     def two_products(x_t: jax.Array, a_in_t: jax.Array, start: jax.Array) -> jax.Array:
         return _preactivate(params, x_t, start)
 
-    on_cpu: Any = _one_product(params, run) if _is_wide(params, run) else two_products
+    on_cpu: Any = _one_product(params) if _is_wide(params, run) else two_products
 
     def preactivate(inputs_t: Any, t: jax.Array, start: jax.Array) -> jax.Array:
         a_in_t, x_t = inputs_t
-        if x_t is None:
-            # Read where it is: a copy with time first would have to be kept for the gradient.
-            x_t = zero_where(padding(run, t), index(run.x, t, axis=-2))
-        if _is_small(params, run):
-            return _preactivate(params, x_t, start, _sum_of_products)
+        x_t = x_at(t) if x_t is None else x_t
         out = jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
         return cast(jax.Array, out)
 
     return _scan(run, (a_in, x if _is_single(run) else None), preactivate)
 
 
-def _one_product(params: RNNParams[Any], run: Run) -> Callable[..., jax.Array]:
+def _one_product(params: RNNParams[Any]) -> Callable[..., jax.Array]:
     """The pre-activation as `[x_t h_{t-1}] @ [wx; wh] + b`."""
     wx_wh = jnp.concatenate(cast(Any, [params.wx, params.wh]))
 
@@ -293,13 +300,14 @@ def _is_single(run: Run) -> bool:
     return run.h0.ndim == 1
 
 
-def _unroll(run: Run, on_cpus: int = 1) -> int:
-    """How many steps there are in one iteration of a loop."""
+def _unroll(run: Run, otherwise: int = 1) -> int:
+    """How many steps are in one iteration of a loop: as `unroll` says, else what was fastest."""
     if run.unroll is not None:
         return run.unroll
     if not isinstance(run.x.shape[-2], int):  # a loop over a symbolic number cannot be unrolled
         return 1
-    return STEPS_ON_GPU if jax.default_backend() == "gpu" else on_cpus
+    # By the default backend, as a loop for each platform would be traced twice.
+    return STEPS_ON_GPU if jax.default_backend() == "gpu" else otherwise
 
 
 def _may_be_shared(array: jax.Array) -> bool:
@@ -313,6 +321,8 @@ def _may_be_shared(array: jax.Array) -> bool:
 
 
 # The derivative.
+
+AddProduct = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @partial(_run_with_rule.defjvp, symbolic_zeros=True)
@@ -332,11 +342,12 @@ def _run_jvp(primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
 def _tangents(
     params: RNNParams[Any], run: Run, h: jax.Array, f: jax.Array, dparams: RNNParams[Any], drun: Run
 ) -> Trajectory:
-    """The tangents of all steps, one segment of them after another.
+    """The tangents of all steps.
 
-    In a segment of several steps, one product gives the part of their da_t that does not depend on
-    the loop over them. Its transpose is one product too: it gives the gradients of the weights. The
-    transpose computes each segment again, so that only `h` and `f` are kept.
+    A single sequence and a small network go step by step. Others go by segments of several steps.
+    There, what does not depend on the loop over a segment's steps is one product for each array of
+    weights, and so are the gradients of the weights, as their transposes. The transpose computes
+    each step or segment again, so that only `h` and `f` are kept.
     """
     dleak: Any = drun.leak
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
@@ -346,9 +357,9 @@ def _tangents(
         one = 1 + jnp.sum(jax.lax.stop_gradient(run.h0)[..., :0])
         dparams, dleak = jax.tree.map(lambda tangent: one * tangent, (dparams, dleak))
     n_steps = run.x.shape[-2]
-    # Transposed once here, so that the loop of the transpose has a plain product. On jax 0.12 that
-    # is 1.05 times as fast in most batches, but not for a single sequence. It passes the barrier as
-    # a vector, as XLA would copy a matrix twice.
+    # Made once here, so that the backward loop has a plain product. On jax 0.12 that is 1.05 times
+    # as fast in most batches, but not for a single sequence. It passes the barrier as a vector, as
+    # XLA would copy a matrix twice.
     wh_transposed = jax.lax.optimization_barrier(params.wh.T.reshape(-1)).reshape(params.wh.shape)
     dh0, dreset_to = (
         jnp.zeros_like(run.h0) if tangent is None else tangent
@@ -366,29 +377,29 @@ def _tangents(
             terms.append(times_wx(params, segment.dx, matmul))
         return _add_bias(sum(terms, start=jnp.zeros_like(segment.start)), dparams.b)
 
-    # The tangent of the pre-activations, in three forms.
+    # The tangent of the pre-activation, by each way to multiply with `wh`.
 
-    def with_vector(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+    def by_vector(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
         return da_in_t + jnp.matmul(dstart, params.wh)
 
-    def with_product(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+    def by_product(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
         axes = ((dstart.ndim - 1,), (1,)), ((), ())
         return da_in_t + jax.lax.dot_general(dstart, wh_transposed, axes)
 
-    def with_sum(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
-        # A sum over the last axis, so that the transpose sums over the axis before the last, which
-        # XLA compiles to vector instructions. Without the barrier, each of the sums that the
-        # transpose makes of da_t would compute its terms again. On jax 0.12 a gradient is 1.1 to
-        # 1.4 times as fast by both.
+    def by_sum(da_in_t: jax.Array, dstart: jax.Array) -> jax.Array:
+        # A sum over the last axis, so that its transpose sums over the axis before the last, which
+        # XLA compiles to vector instructions. The transpose makes several sums of da_t. Without the
+        # barrier each would compute the slopes in it again. On jax 0.12 a gradient is 1.1 to 1.4
+        # times as fast by both.
         factors = jnp.broadcast_to(dstart[..., None, :], (*dstart.shape, dstart.shape[-1]))
         sums = jnp.sum(factors * broadcast(wh_transposed, factors), axis=-1)
         return cast(jax.Array, jax.lax.optimization_barrier(da_in_t + sums))
 
     def advance(
-        preactivate: Matmul, dh_tm1: jax.Array, at_t: _Segment, da_in_t: jax.Array
+        add_product: AddProduct, dh_tm1: jax.Array, at_t: _Segment, da_in_t: jax.Array
     ) -> tuple[jax.Array, Any]:
         dstart = select(at_t.resets, dreset_to, dh_tm1)
-        da_t = zero_where(at_t.skipped, preactivate(da_in_t, dstart))
+        da_t = zero_where(at_t.skipped, add_product(da_in_t, dstart))
         f_t = zero_where(at_t.skipped, index(f, at_t.t))
         dh_t = df_t = TANGENTS[run.activation](f_t, da_t)
         if run.leak is not None:
@@ -407,27 +418,26 @@ def _tangents(
     t = jax.lax.optimization_barrier(step_numbers(n_steps))
     of_steps = t, *(None if array is None else time_first(array) for array in (drun.x, dleak))
 
-    def by_steps(matmul: Matmul, preactivate: Matmul) -> Any:
+    def by_steps(matmul: Matmul, add_product: AddProduct) -> Any:
         def run_step(dh: jax.Array, inputs: Any) -> Any:
             at_t = jax.tree.map(lambda array: array[0], _segment(run, h, *inputs))
-            return advance(preactivate, dh, at_t, from_outside(at_t, matmul))
+            return advance(add_product, dh, at_t, from_outside(at_t, matmul))
 
-        inputs = jax.tree.map(lambda array: array[:, None], of_steps)
+        inputs = jax.tree.map(lambda array: _split(array, 1), of_steps)
         # Two steps in an iteration are 1.05 to 1.2 times as fast for a single sequence on jax 0.12.
-        return scan(run_step, dh0, inputs, _unroll(run, on_cpus=2 if _is_single(run) else 1))
+        return scan(run_step, dh0, inputs, _unroll(run, otherwise=2 if _is_single(run) else 1))
 
     def by_segments() -> Any:
         def from_outside_at_once(inputs: Any) -> jax.Array:
             return from_outside(_segment(run, h, *inputs), _product_of_rows)
 
         def run_segment(dh: jax.Array, inputs: Any) -> Any:
-            # A checkpoint of its own cuts the segment out again after its loop, in place of keeping
-            # it during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
+            # Cut out twice: a checkpoint of its own does so again after the loop, in place of
+            # keeping the segment during the loop. On jax 0.12 that saves up to 7 % of a gradient's
+            # temporary bytes.
             da_in = jax.checkpoint(from_outside_at_once)(inputs)
             at_steps = _segment(run, h, *inputs), da_in
-            return scan(
-                lambda dh, at_t: advance(with_product, dh, *at_t), dh, at_steps, _unroll(run)
-            )
+            return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
 
         size = _segment_size(run)
         dlast, tangents = scan(
@@ -436,9 +446,11 @@ def _tangents(
         return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
 
     if _is_single(run):
-        dlast, (da, dh, df) = by_steps(_product_of_vectors, with_vector)
-    elif _is_small(params, run) and not _may_be_shared(run.x):
-        dlast, (da, dh, df) = by_steps(_sum_of_products, with_sum)
+        dlast, (da, dh, df) = by_steps(_vector_product, by_vector)
+    elif not isinstance(n_steps, int):
+        dlast, (da, dh, df) = by_steps(jnp.matmul, by_product)
+    elif _is_small(params, run) and not _may_be_shared(run.x):  # which would add up in every step
+        dlast, (da, dh, df) = by_steps(_sum_of_products, by_sum)
     else:
         dlast, (da, dh, df) = by_segments()
     return Trajectory(dlast, da, dh, dh if df is None else df)
@@ -447,9 +459,11 @@ def _tangents(
 class _Segment(NamedTuple):
     """What the tangents of some steps are made of, time first, or those of one step.
 
+    `x`, `start`, `dx` and `dleak` are zero where `skipped`.
+
     Attributes:
       t: the indices of the steps.
-      x: inputs. They are zero where `skipped`, and so are the arrays below.
+      x: inputs.
       start: the states that the steps start from.
       dx: the tangents of `x`; None where it is not differentiated.
       dleak: the tangents of a leak of each step; None where there are none.
@@ -470,7 +484,7 @@ def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segm
     """Cut out the steps `t`, and skip those that the segment before has too, as `_split` says."""
     n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
-    if size > 1 and n_steps % size:
+    if n_steps % size:
         own = begin + -begin % size  # the first multiple of the size from `begin` on
         is_before = jnp.expand_dims(t < own, range(1, run.h0.ndim))
         skipped = is_before if skipped is None else skipped | is_before
@@ -496,8 +510,6 @@ def _segment_size(run: Run) -> int:
     A batch that devices may share has one segment: they would add up the gradients in each.
     """
     n_steps = run.x.shape[-2]
-    if not isinstance(n_steps, int):
-        return 1
     if _may_be_shared(run.x):
         return n_steps
     root = math.isqrt(n_steps)
@@ -511,7 +523,7 @@ def _split(array: jax.Array, size: int) -> jax.Array:
     n_steps = array.shape[0]
     if n_steps == size:  # to reshape an axis of one entry would lose that it is shared
         return array[None]
-    if size > 1 and (n_left := n_steps % size):
+    if n_left := n_steps % size:
         array = jnp.concatenate([array[: n_steps - n_left], array[n_steps - size :]])
     return array.reshape(array.shape[0] // size, size, *array.shape[1:])
 
@@ -522,7 +534,7 @@ def _join(segments: jax.Array, n_steps: int) -> jax.Array:
     if n_segments == 1:
         return segments[0]
     array = segments.reshape(n_segments * size, *shape)
-    if size > 1 and (n_left := n_steps % size):
+    if n_left := n_steps % size:
         array = jnp.concatenate([array[: n_steps - n_left], array[-n_left:]])
     return array
 
@@ -545,7 +557,7 @@ def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     return time_first(out) if is_shared else out
 
 
-def _product_of_vectors(vector: jax.Array, weights: jax.Array) -> jax.Array:
-    """The product with one vector: on accelerators a sum, whose transpose launches no kernel."""
+def _vector_product(vector: jax.Array, weights: jax.Array) -> jax.Array:
+    """One vector times weights: on accelerators a sum, which XLA fuses with its neighbours."""
     out = jax.lax.platform_dependent(vector, weights, cpu=jnp.matmul, default=_sum_of_products)
     return cast(jax.Array, out)

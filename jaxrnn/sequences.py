@@ -48,7 +48,7 @@ def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Ar
     """`chosen` where a mask is true, else `otherwise`; the mask may lack the last axes."""
     if where is None:
         return otherwise
-    if where.ndim:  # `jnp.where` takes a scalar as it is
+    if where.ndim:  # `jax.lax.select` takes a scalar as it is
         where = broadcast(jnp.expand_dims(where, range(where.ndim, otherwise.ndim)), otherwise)
     return jax.lax.select(where, broadcast(chosen, otherwise), otherwise)
 

@@ -153,6 +153,15 @@ def test_unrolling_is_left_to_scan(function: Any, unroll: int, scanned: str) -> 
     assert scanned in str(jax.make_jaxpr(lambda x: function(PARAMS, x, unroll=unroll))(x))
 
 
+def test_a_symbolic_number_of_steps_is_not_unrolled() -> None:
+    (n_steps,) = jax.export.symbolic_shape("n_steps")
+    x: Any = jax.ShapeDtypeStruct((n_steps, 2), jnp.float32)
+    jax.eval_shape(partial(rnn_forward, PARAMS, unroll=1), x)
+    for unroll in (8, True):
+        with pytest.raises(ValueError, match="unroll must be None or 1 with a symbolic n_steps"):
+            jax.eval_shape(partial(rnn_forward, PARAMS, unroll=unroll), x)
+
+
 @pytest.mark.parametrize("h0", [0.5, [0.5] * 4, [[0.5]], [[0.5] * 4] * 3])
 def test_h0_broadcasts(h0: Any) -> None:
     x = np.ones((3, 5, 2), np.float32)

@@ -1,5 +1,6 @@
 """Every platform gets the same results; on accelerators a step has at most one matrix product."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,11 @@ over_kinds = pytest.mark.parametrize("function", KINDS.values(), ids=KINDS)
     ],
 )
 def test_accelerators_get_the_same(
-    many: bool, biased: bool, name: str, monkeypatch: pytest.MonkeyPatch
+    many: bool,
+    biased: bool,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Their program, run here, agrees with the plain loop and JAX's own derivative of it."""
     params, x, h0 = ARGUMENTS[name]
@@ -81,6 +86,9 @@ def test_accelerators_get_the_same(
         return default(*args)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", elsewhere)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    request.addfinalizer(jax.clear_caches)  # which do not know of the patches
+    jax.clear_caches()
     arrays: Any = (params, run)
     if many:
         arrays = jax.tree.map(lambda array: np.stack([array, np.roll(array, 1)]), arrays)
@@ -124,6 +132,25 @@ def test_small_products_are_sums(kind: str) -> None:
     assert n_products(function, *small) == 0
     assert n_products(jax.vmap(function), *jax.tree.map(lambda a: np.stack([a] * 3), small)) == 0
     assert n_products(function, *narrow) > n_products(function, *wide) > 0
+
+
+@pytest.mark.parametrize("batch", [(), (8,)])
+def test_on_gpus_eight_steps_are_in_one_iteration(
+    batch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward, unless told otherwise, and unless their number is symbolic."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    params, _, _ = ARGUMENTS["narrow"]
+
+    def loops(n_steps: Any, **options: Any) -> list[str]:
+        x = jax.ShapeDtypeStruct((*batch, n_steps, 17), jnp.float32)
+        gradient = jax.grad(lambda params, x: jnp.sum(rnn_forward(params, x, **options)))
+        return re.findall(r"unroll=(\d+)", str(jax.make_jaxpr(gradient)(params, x)))
+
+    over_segments = ["1"] if batch else []
+    assert loops(21) == ["8", "8", *over_segments]
+    assert loops(21, unroll=3) == ["3", "3", *over_segments]
+    assert set(loops(*jax.export.symbolic_shape("n_steps"))) == {"1"}
 
 
 def test_few_steps_are_written_out_without_a_loop() -> None:
