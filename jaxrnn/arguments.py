@@ -43,7 +43,13 @@ def prepare_run(
         require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
         if not isinstance(x.shape[-2], int):
             expected = f"None or 1 with a symbolic n_steps, as of x with shape {x.shape}"
-            require(type(run.unroll) is int and run.unroll == 1, "unroll", expected, run.unroll, ValueError)
+            require(
+                type(run.unroll) is int and run.unroll == 1,
+                "unroll",
+                expected,
+                run.unroll,
+                ValueError,
+            )
     every = run.checkpoint_every
     if every is not None:
         require(type(every) is int, "checkpoint_every", "a Python integer", every)
