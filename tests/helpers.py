@@ -60,15 +60,16 @@ def assert_equal(actual: Any, expected: Any) -> None:
         np.testing.assert_array_equal(got, wanted, strict=True)
 
 
+def assert_equal_on_cpus(actual: Any, expected: Any) -> None:
+    """The same to the last bit on CPUs; GPUs may add up in another order."""
+    assert_close(actual, expected, 0.0 if jax.default_backend() == "cpu" else 1e-6)
+
+
 def _pairs(actual: Any, expected: Any) -> Iterator[tuple[Any, Any]]:
     leaves, structure = jax.tree.flatten(actual)
     leaves_expected, structure_expected = jax.tree.flatten(expected)
     assert str(structure) == str(structure_expected)
     return zip(leaves, leaves_expected, strict=True)
-
-
-# For results that are the same to the last bit on CPUs, where GPUs may add up in another order.
-EXACT = 0.0 if jax.default_backend() == "cpu" else 1e-6
 
 
 def at(tree: Any, index: Any) -> Any:
