@@ -139,7 +139,7 @@ def rnn_forward(
       reverse: run from the last step that is not padding to the first.
       checkpoint_every: store one state in this many for the backward pass, and compute the others
         again there. The memory is some n_steps / checkpoint_every + checkpoint_every states, which
-        is least near the square root of n_steps, for about a third more time. None stores all.
+        is least near the square root of n_steps, for up to a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, or whether to unroll it fully, as in
         `jax.lax.scan`. None is what was fastest where it was measured: eight if the default backend

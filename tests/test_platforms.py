@@ -21,8 +21,7 @@ def arguments(*batch: int, n_features: int, n_nodes: int) -> tuple[RNNParams[Any
     return RNNParams(wx, wh / np.sqrt(n_nodes), b), x, h0
 
 
-# Small products are written as sums. On CPUs the two products of a step are made as one where they
-# are wide.
+# Small products are written as sums. On CPUs, wide networks make the two products of a step as one.
 ARGUMENTS = {
     "small": arguments(8, n_features=3, n_nodes=16),
     "narrow": arguments(8, n_features=17, n_nodes=17),
