@@ -144,7 +144,7 @@ def rnn_forward(
       unroll: steps in one iteration of the loop, or whether to unroll it fully, as in
         `jax.lax.scan`. None is what was fastest where it was measured: eight if the default backend
         of JAX is a GPU, and else one or two. Say 8 when you export a program on a CPU for a GPU. Up
-        to four steps are always unrolled. A symbolic n_steps allows None and 1 alone.
+        to four steps are always unrolled. A symbolic n_steps allows None, 1 and False.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
@@ -160,7 +160,7 @@ def rnn_forward(
         `reverse` is not a bool, `checkpoint_every` is not an integer, or `unroll` neither.
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
-        0 or not 1 with a symbolic n_steps, `reset_to` is given without `resets`, or `resets` and
+        0 or unrolls a symbolic n_steps, `reset_to` is given without `resets`, or `resets` and
         `h0` without `reset_to`.
       OverflowError: a Python number is too large for any dtype.
 

@@ -344,10 +344,10 @@ def _tangents(
 ) -> Trajectory:
     """The tangents of all steps.
 
-    A single sequence and a small network go step by step. Others go by segments of several steps.
-    There, what does not depend on the loop over a segment's steps is one product for each array of
-    weights, and so are the gradients of the weights, as their transposes. The transpose computes
-    each step or segment again, so that only `h` and `f` are kept.
+    A single sequence goes step by step, and a batch by segments of several steps. In a batch that
+    is not small, what does not depend on the loop over a segment's steps is one product for each
+    array of weights, and so are the gradients of the weights, as their transposes. The transpose
+    computes each step or segment again, so that only `h` and `f` are kept.
     """
     dleak: Any = drun.leak
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
@@ -418,44 +418,53 @@ def _tangents(
     t = jax.lax.optimization_barrier(step_numbers(n_steps))
     of_steps = t, *(None if array is None else time_first(array) for array in (drun.x, dleak))
 
-    def by_steps(matmul: Matmul, add_product: AddProduct) -> Any:
+    def step_by_step(
+        matmul: Matmul, add_product: AddProduct, own: Any, dh: jax.Array, inputs: Any
+    ) -> Any:
         def run_step(dh: jax.Array, inputs: Any) -> Any:
-            at_t = jax.tree.map(lambda array: array[0], _segment(run, h, *inputs))
+            at_t = jax.tree.map(lambda array: array[0], _segment(run, h, own, *inputs))
             return advance(add_product, dh, at_t, from_outside(at_t, matmul))
 
-        inputs = jax.tree.map(lambda array: _split(array, 1), of_steps)
         # For a single sequence, two steps in an iteration are 1.05 to 1.2 times as fast on jax
         # 0.12, and 0.2 to 0.8 times on 0.10.
         n_at_once = 2 if _is_single(run) and jax.__version_info__ >= (0, 12) else 1
-        return scan(run_step, dh0, inputs, _unroll(run, otherwise=n_at_once))
+        inputs = jax.tree.map(lambda array: _split(array, 1), inputs)
+        return scan(run_step, dh, inputs, _unroll(run, otherwise=n_at_once))
 
-    def by_segments() -> Any:
+    def at_once(own: Any, dh: jax.Array, inputs: Any) -> Any:
         def from_outside_at_once(inputs: Any) -> jax.Array:
-            return from_outside(_segment(run, h, *inputs), _product_of_rows)
+            return from_outside(_segment(run, h, own, *inputs), _product_of_rows)
 
-        def run_segment(dh: jax.Array, inputs: Any) -> Any:
-            # Cut out twice: a checkpoint of its own does so again after the loop, in place of
-            # keeping the segment during the loop. On jax 0.12 that saves up to 7 % of a gradient's
-            # temporary bytes.
-            da_in = jax.checkpoint(from_outside_at_once)(inputs)
-            at_steps = _segment(run, h, *inputs), da_in
-            return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
+        # Cut out twice: a checkpoint of its own does so again after the loop, in place of keeping
+        # the segment during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary
+        # bytes.
+        da_in = jax.checkpoint(from_outside_at_once)(inputs)
+        at_steps = _segment(run, h, own, *inputs), da_in
+        return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
 
+    def by_segments(run_segment: Any) -> Any:
         size = _segment_size(run)
-        dlast, tangents = scan(
-            run_segment, dh0, jax.tree.map(lambda array: _split(array, size), of_steps)
-        )
+
+        def run_own(dh: jax.Array, inputs: Any) -> Any:
+            # The last two segments overlap where the size does not divide: a segment's own steps
+            # begin at the first multiple of the size in it.
+            begin = inputs[0][0]
+            own = begin + -begin % size if n_steps % size else None
+            return run_segment(own, dh, inputs)
+
+        inputs = jax.tree.map(lambda array: _split(array, size), of_steps)
+        dlast, tangents = scan(run_own, dh0, inputs)
         return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
 
     if _is_single(run):
-        out = by_steps(_vector_product, by_vector)
+        out = step_by_step(_vector_product, by_vector, None, dh0, of_steps)
     elif not isinstance(n_steps, int):
-        out = by_steps(jnp.matmul, by_product)
+        out = step_by_step(jnp.matmul, by_product, None, dh0, of_steps)
     elif _is_small(params, run) and not _may_be_shared(run.x):
-        # Devices that share a batch would add up the gradients of the weights in every step.
-        out = by_steps(_sum_of_products, by_sum)
+        # By segments, as gradients that are added up over all steps in one sum would be less exact.
+        out = by_segments(partial(step_by_step, _sum_of_products, by_sum))
     else:
-        out = by_segments()
+        out = by_segments(at_once)
     dlast, (da, dh, df) = out
     return Trajectory(dlast, da, dh, dh if df is None else df)
 
@@ -484,12 +493,11 @@ class _Segment(NamedTuple):
     resets: jax.Array | None
 
 
-def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
-    """Cut out the steps `t`, and skip those that the segment before has too, as `_split` says."""
+def _segment(run: Run, h: jax.Array, own: Any, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
+    """Cut out the steps `t`. Those before the step `own`, if it is not None, are skipped."""
     n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
-    if n_steps % size:
-        own = begin + -begin % size  # the first multiple of the size from `begin` on
+    if own is not None:
         is_before = jnp.expand_dims(t < own, range(1, run.h0.ndim))
         skipped = is_before if skipped is None else skipped | is_before
     # The state before the first of them, in the order in which they run. An index out of range,

@@ -156,9 +156,10 @@ def test_unrolling_is_left_to_scan(function: Any, unroll: int, scanned: str) -> 
 def test_a_symbolic_number_of_steps_is_not_unrolled() -> None:
     (n_steps,) = jax.export.symbolic_shape("n_steps")
     x: Any = jax.ShapeDtypeStruct((n_steps, 2), jnp.float32)
-    jax.eval_shape(partial(rnn_forward, PARAMS, unroll=1), x)
-    for unroll in (8, True):
-        with pytest.raises(ValueError, match="unroll must be None or 1 with a symbolic n_steps"):
+    for unroll in (None, 1, False):
+        jax.eval_shape(partial(rnn_forward, PARAMS, unroll=unroll), x)
+    for unroll in (8, 0, True):
+        with pytest.raises(ValueError, match="unroll must be None, 1 or False with a symbolic n_"):
             jax.eval_shape(partial(rnn_forward, PARAMS, unroll=unroll), x)
 
 
