@@ -13,6 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, rnn_stacked
+from jaxrnn.arguments import prepare_run
+from jaxrnn.checkpointing import run_pieces
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case
 
@@ -169,6 +171,12 @@ WAYS: dict[str, Callable[..., Any]] = {
 }
 
 # Recurrences
+
+
+def every_value(params: Any, x: Any, h0: Any, **options: Any) -> tuple[Any, Any, Any]:
+    """What `rnn_forward` and `rnn_states` give, last, a and h, by one loop to compile."""
+    out = run_pieces(*prepare_run(params, x, h0, **options))
+    return out.last, *out.states()
 
 
 def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:

@@ -15,7 +15,7 @@ from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
 from tests.compiled import n_products
-from tests.helpers import WAYS, assert_close, filled, loss, numbers, over_numerics
+from tests.helpers import WAYS, assert_close, every_value, filled, loss, numbers, over_numerics
 
 ONE_SIZE = st.just(Sizes((2,), 6, 2, 3))  # more steps than are written out without a loop
 ARGUMENTS = ("wx", "wh", "b", "x", "h0")
@@ -41,8 +41,7 @@ def gradients(case: Case, g_last: Any, g_a: Any, g_h: Any, activation: Any = jnp
     """The gradients by params, x and h0 of the weighted sum of all values, and these values."""
 
     def loss(params: RNNParams[Any], x: Any, h0: Any) -> Any:
-        last = rnn_forward(params, x, h0, activation=activation)
-        a, h = rnn_states(params, x, h0, activation=activation)
+        last, a, h = every_value(params, x, h0, activation=activation)
         return jnp.sum(g_last * last) + jnp.sum(g_a * a) + jnp.sum(g_h * h), (last, a, h)
 
     return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*case)
@@ -310,8 +309,13 @@ def test_derivatives_by_what_the_activation_closes_over(transform: Any) -> None:
         assert_close(jax.vmap(loss)(slopes), np.array([loss(slope) for slope in slopes]), 1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"checkpoint_every": 3}], ids=["whole", "in pieces"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "options"),
+    [
+        *((way, {}) for way in WAYS),
+        *((way, {"checkpoint_every": 3}) for way in ("value and gradient", "reverse over forward")),
+    ],
+)
 def test_every_mode_by_gains_that_the_activation_closes_over(way: str, options: Any) -> None:
     """tanh(gains a) is the network whose weights and bias are multiplied by the gains."""
 

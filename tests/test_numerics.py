@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states
+from jaxrnn import RNNParams
 from jaxrnn.testing import oracle
-from tests.helpers import assert_equal, at, numbers
+from tests.helpers import assert_equal, at, every_value, numbers
 
 ARCTAN = oracle.Differentiable(np.arctan, lambda a: 1 / (1 + a * a))
 # relu is tested in float64 only, for the reason that `over_numerics` in tests/helpers.py gives.
@@ -45,15 +45,12 @@ def arguments(sizes: tuple[int, ...], dtype: Any, seed: int = 0) -> tuple[Any, A
 def all_of(arrays: Any, g: Any, *, activation: Any = jnp.tanh) -> tuple[Any, Any]:
     """The last state, all states, and the gradients of `sum(g * h)` by every argument."""
 
-    def states(wx: Any, wh: Any, b: Any, x: Any, h0: Any) -> Any:
-        return rnn_states(RNNParams(wx, wh, b), x, h0, activation=activation)
+    def hidden(wx: Any, wh: Any, b: Any, x: Any, h0: Any) -> Any:
+        last, a, h = every_value(RNNParams(wx, wh, b), x, h0, activation=activation)
+        return h, (last, a, h)
 
-    def hidden(*arrays: Any) -> Any:
-        return states(*arrays).h
-
-    (wx, wh, b, x, h0) = arrays
-    last = rnn_forward(RNNParams(wx, wh, b), x, h0, activation=activation)
-    return (last, *states(*arrays)), jax.vjp(hidden, *arrays)[1](g)
+    _, pull, values = jax.vjp(hidden, *arrays, has_aux=True)
+    return values, pull(g)
 
 
 def in_oracle(arrays: Any, g: Any, activation: oracle.Differentiable) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_states, rnn_step
+from jaxrnn import RNNParams, rnn_states
 from jaxrnn.testing import relations, strategies
 from jaxrnn.testing.relations import RELATIONS, RELATIONS_WITH_LENGTHS, Run
 from jaxrnn.testing.strategies import Case
@@ -80,10 +80,6 @@ def by_jaxrnn(params: Any, x: Any, h0: Any, **options: Any) -> Any:
     return rnn_states(weights, x, h0, leak=leak, **options).h
 
 
-def by_steps(params: Any, h: Any, x_t: Any) -> Any:
-    return rnn_step(RNNParams(params["w"], params["u"], params["b"]), h, x_t)
-
-
 ALONE = VANILLA._replace(x=X[0], h0=H0[0])
 ALL = tuple(RELATIONS)
 RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
@@ -98,20 +94,14 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
     "jaxrnn with a leak": (
         by_jaxrnn,
         LEAKY,
-        ("runs_on", "causal", "vmap", "forward_mode", "reverse_mode", "second_order", "float64"),
+        ("runs_on", "causal", "second_order", "float64"),
     ),
-    "jaxrnn of one sequence": (
-        by_jaxrnn,
-        ALONE,
-        ("unordered", "batch_axes", "vmap", "reverse_mode"),
-    ),
-    "jaxrnn in pieces": (partial(by_jaxrnn, checkpoint_every=2), LEAKY, ("vmap",)),
+    "jaxrnn of one sequence": (by_jaxrnn, ALONE, ("unordered", "batch_axes")),
     "jaxrnn with no rule or bias": (
         partial(by_jaxrnn, activation=jax.nn.gelu),
         VANILLA._replace(params=without(VANILLA.params, "b")),
-        ("forward_mode", "reverse_mode", "second_order"),
+        ("second_order",),
     ),
-    "jaxrnn step by step": (scanned(by_steps), VANILLA, ("runs_on", "batch_axes", "vmap")),
 }
 
 

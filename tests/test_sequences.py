@@ -29,6 +29,7 @@ from tests.helpers import (
     assert_close,
     assert_equal,
     at,
+    every_value,
     filled,
     loss,
     numbers,
@@ -55,11 +56,7 @@ over_combinations = pytest.mark.parametrize(
 @partial(jax.jit, static_argnames=("activation", "reverse", "checkpoint_every"))
 def all_of(case: Case, cotangents: Any, **options: Any) -> Any:
     """All values, and the gradients by params, x and h0 of their sum weighted by cotangents."""
-
-    def values(*case: Any) -> Any:
-        return rnn_forward(*case, **options), *rnn_states(*case, **options)
-
-    out, pull = jax.vjp(values, *case)
+    out, pull = jax.vjp(partial(every_value, **options), *case)
     return out, pull(cotangents)
 
 
@@ -321,9 +318,7 @@ def test_resets_put_back_to_another_state(
     options: Any = masks | {"activation": in_jax, "checkpoint_every": every}
 
     def values(params: Any, x: Any, h0: Any, reset_to: Any) -> Any:
-        call = params, x, h0
-        last = rnn_forward(*call, reset_to=reset_to, **options)
-        return last, *rnn_states(*call, reset_to=reset_to, **options)
+        return every_value(params, x, h0, reset_to=reset_to, **options)
 
     @jax.jit
     def values_and_gradients(*args: Any) -> Any:
