@@ -79,7 +79,7 @@ def rnn_step(
         start = jnp.zeros(16), jax.tree.map(lambda p: jnp.zeros((16, *p.shape)), params), nothing
         (h, _, gradient), jacobians = jax.lax.scan(learn, start, x)
         expected = jax.grad(lambda params: loss(rnn_states(params, x).h))(params)
-        close = lambda g, e: jnp.allclose(g, e, rtol=1e-4, atol=1e-4)
+        close = lambda g, e: jnp.max(jnp.abs(g - e)) < 1e-5 * jnp.max(jnp.abs(e))
         assert jax.tree.all(jax.tree.map(close, gradient, expected))
 
       Lyapunov exponents: the mean rates, a step, at which small differences of the state grow.

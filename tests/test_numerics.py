@@ -162,9 +162,10 @@ def assert_near(got: Any, expected: Any) -> None:
         assert difference <= BOUND * np.finfo(np.float32).eps * largest
 
 
-def test_many_steps_are_added_up_exactly() -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+def test_many_steps_are_added_up_exactly(batch: int) -> None:
     """By segments. Added up step by step, the gradients by wx and wh would err by 20 units here."""
-    arrays, g = arguments((2, 10_007, 4, 8), np.float32)
+    arrays, g = arguments((batch, 10_007, 4, 8), np.float32)
     assert_near(all_of(arrays, np.abs(g)), in_oracle(arrays, np.abs(g), oracle.TANH))
 
 
