@@ -147,7 +147,8 @@ def _comparison(row: Row) -> str:
 
 def machine() -> dict[str, Any]:
     """The processor and the versions, on which the results depend too."""
-    installed = {each.name: each.version for each in metadata.distributions()}
+    # Of a library that is on the path twice, the first is the one that is imported.
+    installed = {each.name: each.version for each in reversed([*metadata.distributions()])}
     return {
         "processor": processor(),
         "device": jax.devices()[0].device_kind,

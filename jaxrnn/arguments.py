@@ -42,9 +42,9 @@ def prepare_run(
         require(isinstance(run.unroll, int), "unroll", "a Python integer or a bool", run.unroll)
         require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
         if not isinstance(x.shape[-2], int):
-            is_one = run.unroll == 1 and run.unroll is not True  # True unrolls all steps, as 0 does
+            # True, which equals 1, and 0, which equals False, unroll all steps.
             expected = f"None, 1 or False with a symbolic n_steps, as of x with shape {x.shape}"
-            require(is_one or run.unroll is False, "unroll", expected, run.unroll, ValueError)
+            require(str(run.unroll) in ("1", "False"), "unroll", expected, run.unroll, ValueError)
     every = run.checkpoint_every
     if every is not None:
         require(type(every) is int, "checkpoint_every", "a Python integer", every)

@@ -74,8 +74,7 @@ RULED = {
 # as sums in place of products. XLA on CPUs then compiles the whole loop as one function; otherwise
 # each step calls a library, which costs more than the arithmetic. On jax 0.12 that is 1.1 to 2.2
 # times as fast forward and 1.7 to 7 times in a gradient, and from 5000 multiplications on a
-# gradient is slower. On an H100 with jax 0.11.2 these gradients are 2.9 to 4.7 times as fast as the
-# plain scan's.
+# gradient is slower. On an H100 these gradients are 3.2 to 5.1 times as fast as a plain scan's.
 FEW_MULTIPLICATIONS = 4096
 
 # On CPUs, in a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights
@@ -86,9 +85,9 @@ WIDE = 64
 # cost more than they save. On jax 0.12 a gradient so is up to 1.25 times as fast.
 FEW_STEPS = 4
 
-# A single sequence of fewer steps has one segment. On jax 0.12 segments cost it up to 13 % of the
-# time in 100 steps and up to 7 % in 1000, but nothing in 10,000. There the gradients by the weights
-# err by 3 of float32's epsilons, and in one segment, as in a plain scan, by 42.
+# A single sequence of fewer steps has no segments. On jax 0.12 they cost up to 13 % of the time in
+# 100 steps and up to 7 % in 1000, but nothing in 10,000. There the gradients by the weights err by
+# 3 of float32's epsilons, and without segments by 42, as in a plain scan.
 MANY_STEPS = 4096
 
 # How many steps are in one iteration of a loop on GPUs: XLA then launches their kernels together.
@@ -167,9 +166,9 @@ def run_steps(params: RNNParams[Any], run: Run) -> Trajectory:
     axes = enumerate(zip(run.h0.shape[:-1], jax.typeof(run.h0).sharding.spec, strict=False))
     single = tuple(axis for axis, (size, name) in axes if size == 1 and name is None)
     run = jax.tree.map(lambda array: jax.lax.squeeze(array, single), run)
-    # With a leak and a single sequence, the gradient by the rule would be 0.97 times as fast on jax
-    # 0.12, and keep 1.02 times the bytes.
-    is_plain = run.leak is not None and _is_single(run)
+    # With a leak and a short single sequence, the gradient by the rule would be 0.97 times as fast
+    # on jax 0.12, and keep 1.02 times the bytes.
+    is_plain = run.leak is not None and _is_short(run)
     last, *steps = (_run_plainly if is_plain else _run_with_rule)(params, run)
     after_time = tuple(axis + 1 for axis in single)
     a, h, f = (jax.lax.expand_dims(array, after_time) for array in steps)
@@ -209,11 +208,10 @@ def _run_with_rule(params: RNNParams[Any], run: Run) -> Trajectory:
 
     on_cpu: Any = _one_product(params) if _is_wide(params, run) else two_products
 
-    def preactivate(inputs_t: Any, t: jax.Array, start: jax.Array) -> jax.Array:
+    def preactivate(inputs_t: Any, t: jax.Array, start: jax.Array) -> Any:
         a_in_t, x_t = inputs_t
         x_t = x_at(t) if x_t is None else x_t
-        out = jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
-        return cast(jax.Array, out)
+        return jax.lax.platform_dependent(x_t, a_in_t, start, cpu=on_cpu, default=after_inputs)
 
     return _scan(run, (a_in, x if _is_single(run) else None), preactivate)
 
@@ -305,6 +303,12 @@ def _is_single(run: Run) -> bool:
     return run.h0.ndim == 1
 
 
+def _is_short(run: Run) -> bool:
+    """Whether it is a single sequence of few steps, or of a symbolic number of them."""
+    n_steps = run.x.shape[-2]
+    return _is_single(run) and not (isinstance(n_steps, int) and n_steps >= MANY_STEPS)
+
+
 def _unroll(run: Run, otherwise: int = 1) -> int:
     """How many steps are in one iteration of a loop: as `unroll` says, else what was fastest."""
     if run.unroll is not None:
@@ -349,11 +353,12 @@ def _tangents(
 ) -> Trajectory:
     """The tangents of all steps.
 
-    They go by segments of several steps. In a batch that is not small, what does not depend on the
-    loop over a segment's steps is one product for each array of weights, and so are the gradients
-    of the weights, as their transposes. Elsewhere these are added to in every step, and added up
-    over the segments, as one sum over all steps would be less exact. The transpose computes each
-    segment and each step again, so that only `h` and `f` are kept.
+    A short single sequence goes step by step, as does a symbolic number of steps. All else goes by
+    segments of several steps. In a batch that is not small, what does not depend on the loop over a
+    segment's steps is one product for each array of weights, and so are the gradients of the
+    weights, as their transposes. In small networks and long single sequences every step adds to
+    these gradients, but to a sum of its own segment: one sum over all steps would be less exact.
+    The transpose computes each step and segment again, so that only `h` and `f` are kept.
     """
     dleak: Any = drun.leak
     if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
@@ -424,11 +429,9 @@ def _tangents(
     t = jax.lax.optimization_barrier(step_numbers(n_steps))
     of_steps = t, *(None if array is None else time_first(array) for array in (drun.x, dleak))
 
-    def step_by_step(
-        matmul: Matmul, add_product: AddProduct, own: Any, dh: jax.Array, inputs: Any
-    ) -> Any:
+    def step_by_step(matmul: Matmul, add_product: AddProduct, dh: jax.Array, inputs: Any) -> Any:
         def run_step(dh: jax.Array, inputs: Any) -> Any:
-            at_t = jax.tree.map(lambda array: array[0], _segment(run, h, own, *inputs))
+            at_t = jax.tree.map(lambda array: array[0], _segment(run, h, *inputs))
             return advance(add_product, dh, at_t, from_outside(at_t, matmul))
 
         # For a single sequence, two steps in an iteration are 1.05 to 1.2 times as fast on jax
@@ -437,35 +440,31 @@ def _tangents(
         inputs = jax.tree.map(lambda array: _split(array, 1), inputs)
         return scan(run_step, dh, inputs, _unroll(run, otherwise=n_at_once))
 
-    def at_once(own: Any, dh: jax.Array, inputs: Any) -> Any:
+    def at_once(dh: jax.Array, inputs: Any) -> Any:
         def from_outside_at_once(inputs: Any) -> jax.Array:
-            return from_outside(_segment(run, h, own, *inputs), _product_of_rows)
+            return from_outside(_segment(run, h, *inputs), _product_of_rows)
 
         # Cut out twice: a checkpoint of its own does so again after the loop, in place of keeping
         # the segment during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary
         # bytes.
         da_in = jax.checkpoint(from_outside_at_once)(inputs)
-        at_steps = _segment(run, h, own, *inputs), da_in
+        at_steps = _segment(run, h, *inputs), da_in
         return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
 
-    def by_segments(run_segment: Any) -> Any:
+    def by_segments(run_segment: Callable[..., Any]) -> Any:
         size = _segment_size(run)
-
-        def run_own(dh: jax.Array, inputs: Any) -> Any:
-            # The last two segments overlap where the size does not divide: a segment's own steps
-            # begin at the first multiple of the size in it.
-            begin = inputs[0][0]
-            own = begin + -begin % size if n_steps % size else None
-            return run_segment(own, dh, inputs)
-
         inputs = jax.tree.map(lambda array: _split(array, size), of_steps)
-        dlast, tangents = scan(run_own, dh0, inputs)
+        # Where `size` does not divide, the last segment begins with steps of the second last.
+        begin = size * step_numbers(len(inputs[0]))[:, None]
+        repeated = inputs[0] < begin if n_steps % size else None
+        dlast, tangents = scan(run_segment, dh0, (*inputs, repeated))
         return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
 
-    if not isinstance(n_steps, int):
-        out = step_by_step(jnp.matmul, by_product, None, dh0, of_steps)
+    ways: Any = (_vector_product, by_vector) if _is_single(run) else (jnp.matmul, by_product)
+    if _is_short(run) or not isinstance(n_steps, int):
+        out = step_by_step(*ways, dh0, (*of_steps, None))
     elif _is_single(run):
-        out = by_segments(partial(step_by_step, _vector_product, by_vector))
+        out = by_segments(partial(step_by_step, *ways))
     elif _is_small(params, run) and not _may_be_shared(run.x):
         # Devices that share a batch would add up the gradients of the weights in every step.
         out = by_segments(partial(step_by_step, _sum_of_products, by_sum))
@@ -499,13 +498,13 @@ class _Segment(NamedTuple):
     resets: jax.Array | None
 
 
-def _segment(run: Run, h: jax.Array, own: Any, t: jax.Array, dx: Any, dleak: Any) -> _Segment:
-    """Cut out the steps `t`. Those before the step `own`, if it is not None, are skipped."""
+def _segment(run: Run, h: jax.Array, t: jax.Array, dx: Any, dleak: Any, repeated: Any) -> _Segment:
+    """Cut out the steps `t`, of which the padding and those that are `repeated` are skipped."""
     n_steps, size, begin = run.x.shape[-2], t.shape[0], t[0]
     skipped = padding(run, t)
-    if own is not None:
-        is_before = jnp.expand_dims(t < own, range(1, run.h0.ndim))
-        skipped = is_before if skipped is None else skipped | is_before
+    if repeated is not None:
+        repeated = jnp.expand_dims(repeated, range(1, run.h0.ndim))
+        skipped = repeated if skipped is None else skipped | repeated
     # The state before the first of them, in the order in which they run. An index out of range,
     # whose state is not selected, counts as the nearest in range.
     edge, inner = (begin + size, begin + 1) if run.reverse else (begin - 1, begin)
@@ -525,11 +524,10 @@ def _segment(run: Run, h: jax.Array, own: Any, t: jax.Array, dx: Any, dleak: Any
 def _segment_size(run: Run) -> int:
     """About the square root of the number of steps, which keeps least, and best a divisor of it.
 
-    A batch that devices may share has one segment: they would add up the gradients in each. So has
-    a single sequence of few steps.
+    A batch that devices may share has one segment: they would add up the gradients in each.
     """
     n_steps = run.x.shape[-2]
-    if _may_be_shared(run.x) or (_is_single(run) and n_steps < MANY_STEPS):
+    if _may_be_shared(run.x):
         return n_steps
     root = math.isqrt(n_steps)
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
@@ -576,7 +574,6 @@ def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     return time_first(out) if is_shared else out
 
 
-def _vector_product(vector: jax.Array, weights: jax.Array) -> jax.Array:
+def _vector_product(vector: jax.Array, weights: jax.Array) -> Any:
     """One vector times weights: on accelerators a sum, which XLA fuses with its neighbours."""
-    out = jax.lax.platform_dependent(vector, weights, cpu=jnp.matmul, default=_sum_of_products)
-    return cast(jax.Array, out)
+    return jax.lax.platform_dependent(vector, weights, cpu=jnp.matmul, default=_sum_of_products)

@@ -16,7 +16,7 @@ from tests.helpers import ACTIVATIONS
 
 # Besides the sizes of the strategies: one sequence, the same in a batch of one, and one with so
 # many features that their product is not small.
-SIZES = (*strategies.SIZES, Sizes((), 6, 2, 3), Sizes((1, 2), 5, 2, 2), Sizes((), 5, 40, 13))
+SIZES = (*strategies.SIZES, Sizes((), 7, 2, 3), Sizes((1, 2), 5, 2, 2), Sizes((), 5, 40, 13))
 
 
 class Reference(NamedTuple):
