@@ -460,11 +460,11 @@ def _tangents(
         dlast, tangents = scan(run_segment, dh0, (*inputs, repeated))
         return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
 
-    ways: Any = (_vector_product, by_vector) if _is_single(run) else (jnp.matmul, by_product)
+    matmul, add = (_vector_product, by_vector) if _is_single(run) else (jnp.matmul, by_product)
     if _is_short(run) or not isinstance(n_steps, int):
-        out = step_by_step(*ways, dh0, (*of_steps, None))
+        out = step_by_step(matmul, add, dh0, (*of_steps, None))
     elif _is_single(run):
-        out = by_segments(partial(step_by_step, *ways))
+        out = by_segments(partial(step_by_step, matmul, add))
     elif _is_small(params, run) and not _may_be_shared(run.x):
         # Devices that share a batch would add up the gradients of the weights in every step.
         out = by_segments(partial(step_by_step, _sum_of_products, by_sum))
