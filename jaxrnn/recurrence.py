@@ -74,7 +74,8 @@ RULED = {
 # as sums in place of products. XLA on CPUs then compiles the whole loop as one function; otherwise
 # each step calls a library, which costs more than the arithmetic. On jax 0.12 that is 1.1 to 2.2
 # times as fast forward and 1.7 to 7 times in a gradient, and from 5000 multiplications on a
-# gradient is slower. On an H100 these gradients are 3.2 to 5.1 times as fast as a plain scan's.
+# gradient is slower. On an H100 with jax 0.12 these gradients are 3.2 to 5.1 times as fast as the
+# plain scan's.
 FEW_MULTIPLICATIONS = 4096
 
 # On CPUs, in a batch with this many nodes or more, x_t and h_{t-1} are multiplied by their weights
