@@ -60,7 +60,7 @@ def compare_starts(cell: Cell, *, quick: bool) -> list[Row]:
         program.lower(params, x).compile()
 
     calls = {name: partial(compile_anew, program) for name, program in programs.items()}
-    timings = time_calls(calls, seconds=0.0, min_rounds=2 if quick else 9)
+    timings = time_calls(calls, seconds=0.0, min_rounds=2 if quick else 21)
     rows = [_row(cell, "compile the gradient", *item) for item in timings.items()]
     print(f"\ncompile the gradient, {cell}")
     for row in rows:

@@ -442,22 +442,23 @@ def _tangents(
         return scan(run_step, dh, inputs, _unroll(run, otherwise=n_at_once))
 
     def at_once(dh: jax.Array, inputs: Any) -> Any:
-        def from_outside_at_once(inputs: Any) -> jax.Array:
-            return from_outside(_segment(run, h, *inputs), _product_of_rows)
+        # A checkpoint of its own cuts the segment out again after the loop, in place of keeping it
+        # during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
+        @jax.checkpoint
+        def cut_out(inputs: Any) -> tuple[_Segment, jax.Array]:
+            segment = _segment(run, h, *inputs)
+            return segment, from_outside(segment, _product_of_rows)
 
-        # Cut out twice: a checkpoint of its own does so again after the loop, in place of keeping
-        # the segment during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary
-        # bytes.
-        da_in = jax.checkpoint(from_outside_at_once)(inputs)
-        at_steps = _segment(run, h, *inputs), da_in
+        at_steps = cut_out(inputs)
         return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
 
     def by_segments(run_segment: Callable[..., Any]) -> Any:
         size = _segment_size(run)
         inputs = jax.tree.map(lambda array: _split(array, size), of_steps)
         # Where `size` does not divide, the last segment begins with steps of the second last.
-        begin = size * step_numbers(len(inputs[0]))[:, None]
-        repeated = inputs[0] < begin if n_steps % size else None
+        repeated = None
+        if n_steps % size:
+            repeated = inputs[0] < size * step_numbers(len(inputs[0]))[:, None]
         dlast, tangents = scan(run_segment, dh0, (*inputs, repeated))
         return dlast, jax.tree.map(lambda array: _join(array, n_steps), tangents)
 
