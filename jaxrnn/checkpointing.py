@@ -44,9 +44,8 @@ def run_pieces(params: RNNParams[Any], run: Run) -> Trajectory:
     else:
         h, of_whole = run_whole(run.h0)
         h, of_left = run_left(h)
-    a, h_all, f = jax.tree.map(
-        lambda whole, left: jnp.concatenate([whole.reshape(n_whole, *left.shape[1:]), left]),
-        of_whole,
-        of_left,
-    )
-    return Trajectory(h, a, h_all, f)
+
+    def join(whole: jax.Array, left: jax.Array) -> jax.Array:
+        return jnp.concatenate([whole.reshape(n_whole, *left.shape[1:]), left])
+
+    return Trajectory(h, *jax.tree.map(join, of_whole, of_left))

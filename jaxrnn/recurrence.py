@@ -74,7 +74,7 @@ RULED = {
 # as sums in place of products. XLA on CPUs then compiles the whole loop as one function; otherwise
 # each step calls a library, which costs more than the arithmetic. On jax 0.12 that is 1.1 to 2.2
 # times as fast forward and 1.7 to 7 times in a gradient, and from 5000 multiplications on a
-# gradient is slower. On an H100 with jax 0.12 these gradients are 3.2 to 5.1 times as fast as the
+# gradient is slower. On an H100 with jax 0.12 these gradients are 2.9 to 5.0 times as fast as the
 # plain scan's.
 FEW_MULTIPLICATIONS = 4096
 
@@ -442,14 +442,13 @@ def _tangents(
         return scan(run_step, dh, inputs, _unroll(run, otherwise=n_at_once))
 
     def at_once(dh: jax.Array, inputs: Any) -> Any:
-        # A checkpoint of its own cuts the segment out again after the loop, in place of keeping it
-        # during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
-        @jax.checkpoint
         def cut_out(inputs: Any) -> tuple[_Segment, jax.Array]:
             segment = _segment(run, h, *inputs)
             return segment, from_outside(segment, _product_of_rows)
 
-        at_steps = cut_out(inputs)
+        # A checkpoint of its own cuts the segment out again after the loop, in place of keeping it
+        # during the loop. On jax 0.12 that saves up to 7 % of a gradient's temporary bytes.
+        at_steps = jax.checkpoint(cut_out)(inputs)
         return scan(lambda dh, at_t: advance(by_product, dh, *at_t), dh, at_steps, _unroll(run))
 
     def by_segments(run_segment: Callable[..., Any]) -> Any:
