@@ -52,7 +52,8 @@ def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
 def compare_starts(cell: Cell, *, quick: bool) -> list[Row]:
     """The time to compile a gradient, beside the plain scan's.
 
-    In a new process, whose devices are those that JAX has by default.
+    In a new process, with JAX's default devices: for several CPU devices, as this process has, a
+    gradient is a longer program.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         timings = process.submit(time_starts, cell, quick=quick).result()
