@@ -1,5 +1,7 @@
 """Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
 
+import numbers
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import jax
@@ -37,22 +39,36 @@ def prepare_run(
     h0 = _fill("h0", h0, zeros)
     checked: Any = {"leak": leak, "lengths": lengths, "resets": resets, "reset_to": reset_to}
     run = Run(x, h0, **{**options, **checked})
-    require(isinstance(run.reverse, bool), "reverse", "a bool", run.reverse)
-    if run.unroll is not None:
-        require(isinstance(run.unroll, int), "unroll", "a Python integer or a bool", run.unroll)
-        require(run.unroll >= 0, "unroll", "at least 0", run.unroll, ValueError)
-        if not isinstance(x.shape[-2], int):
-            # True, which equals 1, and 0, which equals False, unroll all steps.
-            expected = f"None, 1 or False with a symbolic n_steps, as of x with shape {x.shape}"
-            require(str(run.unroll) in ("1", "False"), "unroll", expected, run.unroll, ValueError)
-    every = run.checkpoint_every
+    if not isinstance(x.shape[-2], int):
+        of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
+        is_rolled = run.unroll in (None, 1)
+        require(is_rolled, "unroll", f"None, 1 or False {of_x}", run.unroll, ValueError)
+        every = run.checkpoint_every
+        require(every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
+    _check_activation(run.activation, h0)
+    return params, run
+
+
+def check_static(options: Mapping[str, Any]) -> None:
+    """Check the options that are no arrays.
+
+    Before `jax.jit` sees them, as it compares them by `==`: to it 1, 1.0 and True are the same.
+    """
+    if "activation" in options:
+        activation = options["activation"]
+        require(callable(activation), "activation", "callable", activation)
+    reverse, dropout = options.get("reverse", False), options.get("dropout", 0.0)
+    require(isinstance(reverse, bool), "reverse", "a bool", reverse)
+    is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+    require(is_number, "dropout", "a Python number", dropout)
+    require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
+    unroll, every = options.get("unroll"), options.get("checkpoint_every")
+    if unroll is not None:
+        require(isinstance(unroll, int), "unroll", "a Python integer or a bool", unroll)
+        require(unroll >= 0, "unroll", "at least 0", unroll, ValueError)
     if every is not None:
         require(type(every) is int, "checkpoint_every", "a Python integer", every)
         require(every >= 1, "checkpoint_every", "at least 1", every, ValueError)
-        expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
-        require(isinstance(x.shape[-2], int), "checkpoint_every", expected, every, ValueError)
-    _check_activation(run.activation, h0)
-    return params, run
 
 
 def prepare_step(
@@ -189,7 +205,6 @@ def _check_last_axis(
 
 def _check_activation(activation: Activation, states: jax.Array) -> None:
     """Require a function that keeps shape and dtype."""
-    require(callable(activation), "activation", "callable", activation)
     like = jax.ShapeDtypeStruct(states.shape, states.dtype)
     try:
         # In a lambda, as JAX needs weak references to what it traces. Not all callables have them.

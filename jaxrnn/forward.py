@@ -1,5 +1,6 @@
 """The public functions of the vanilla RNN: one step, the last state, all states."""
 
+from functools import partial
 from typing import Any, Unpack
 
 import jax
@@ -9,13 +10,13 @@ from jax.typing import ArrayLike
 from jaxrnn import recurrence
 from jaxrnn.arguments import prepare_run, prepare_step
 from jaxrnn.checkpointing import run_pieces
-from jaxrnn.jitting import Jitted
+from jaxrnn.jitting import jitted
 from jaxrnn.options import Activation, Options
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import RNNStates
 
 
-@Jitted
+@partial(jitted, has_loop=False)
 def rnn_step(
     params: RNNParams[Any],
     h: ArrayLike,
@@ -97,7 +98,7 @@ def rnn_step(
     return recurrence.step(*prepare_step(params, h, x_t, activation, leak), activation)
 
 
-@Jitted
+@jitted
 def rnn_forward(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> jax.Array:
@@ -114,13 +115,12 @@ def rnn_forward(
       x: the sequence, `(*batch, n_steps, n_features)`, with any number of batch axes.
       h0: the state before the first step. It broadcasts to `(*batch, n_nodes)`: `(n_nodes,)` is one
         initial state for the whole batch. None is zero.
-      activation: an elementwise function that keeps shape and dtype. Define it once, outside any
-        loop: a new function object, such as a lambda at each call, is a new compilation. JAX keeps
-        each compilation, of one or two megabytes, until `jax.clear_caches()`. The fast derivative
-        is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `jax.nn.softplus`, `jax.lax.tanh` and
-        `jax.lax.logistic` themselves; JAX differentiates others, a lambda around one of these
-        included, step by step. A function may close over traced arrays, such as a gain that is
-        trained.
+      activation: an elementwise function that keeps shape and dtype. It may read anything, such as
+        a gain that is trained: a function of JAX itself is compiled once, and any other is traced
+        in each call. So put a `jax.jit` of your own around calls with an activation of your own.
+        The fast derivative is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `jax.nn.softplus`,
+        `jax.lax.tanh` and `jax.lax.logistic` themselves; JAX differentiates others, a lambda around
+        one of these included, step by step.
       leak: how far each node moves from its state towards the activation, which broadcasts to
         `(*batch, n_steps, n_nodes)`: 0 holds the state, 1 is the network without a leak, and dt/tau
         is a rate network of time constant tau. Any number is taken, and it may be traced and
@@ -151,7 +151,8 @@ def rnn_forward(
       Everything is computed in the dtype of the result: what all its arrays but masks promote to by
       JAX's rules, made floating. bfloat16 with float32 gives float32, integers with float32 give
       float32, integers alone give JAX's default, and float64 needs x64. NumPy arrays and Python
-      numbers are taken; lists are not, as in JAX. On GPUs, JAX drops bits of float32 in products
+      numbers are taken; lists are not, as in JAX. Masked arrays and those of another byte order are
+      not looked for: JAX misreads them once it has compiled a call. On GPUs, JAX drops bits of float32 in products
       unless its option `jax_default_matmul_precision` is "highest".
 
     Raises:
@@ -191,7 +192,7 @@ def rnn_forward(
     return run_pieces(*prepare_run(params, x, h0, **options)).last
 
 
-@Jitted
+@jitted
 def rnn_states(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[jax.Array]:

@@ -1,103 +1,102 @@
 """`jax.jit` for the public functions, with the checks that must run before it."""
 
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import update_wrapper
-from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from functools import partial, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from jaxrnn.errors import refuse, require
+from jaxrnn.arguments import check_static
+from jaxrnn.errors import require
 from jaxrnn.options import OPTIONS, STATIC, Options
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 
 
-class Jitted(Generic[P, R]):
-    """A function under `jax.jit`, with checks of what `jax.jit` would misread in silence.
+class Jitted(Protocol[P, R]):
+    """A function with the methods of one under `jax.jit`."""
 
-    Once `jax.jit` has compiled a call, a masked array or one of another byte order passes for an
-    array of the same shape, and gives wrong numbers.
-    """
-
-    __name__: str
-    __qualname__: str
-
-    def __init__(self, function: Callable[P, R]) -> None:
-        """Jit the function, with options static that are not arrays."""
-        signature = inspect.signature(function)
-        *parameters, last = signature.parameters.values()
-        options = [last]
-        if last.kind is last.VAR_KEYWORD:  # `help` shows each option in its place
-            types = Options.__annotations__
-            last = last.replace(kind=last.KEYWORD_ONLY)
-            options = [
-                last.replace(name=each.name, default=each.default, annotation=types[each.name])
-                for each in OPTIONS
-            ]
-        update_wrapper(self, function)
-        self.__signature__ = signature.replace(parameters=[*parameters, *options])
-        self._names = tuple(self.__signature__.parameters)
-        self._static = [name for name in (*STATIC, "dropout") if name in self._names]
-
-        def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-            self._check_names(kwargs)
-            with _explicit_mesh_of((args, kwargs)):
-                return function(*args, **kwargs)
-
-        traced = update_wrapper(traced, function)
-        self._compiled: Any = jax.jit(traced, static_argnames=self._static)
+    lower: Callable[..., Any]
+    trace: Callable[..., Any]
+    eval_shape: Callable[..., Any]
+    clear_cache: Callable[[], None]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Check the arguments, and call the compiled function."""
-        self._check_names(kwargs)
-        for name, value in kwargs.items():
-            if name in self._static:
-                _check_hashable(name, value)
-        arguments = dict(zip(self._names, args, strict=False)) | kwargs
-        for leaf in jax.tree.leaves(arguments):
-            if isinstance(leaf, np.ndarray):
-                _check_array(leaf, arguments)
-        _check_lengths(arguments.get("lengths"), arguments.get("x"))
-        return cast(R, self._compiled(*args, **kwargs))
+        """Call it."""
 
-    def _check_names(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self._names:
-                raise TypeError(f"{self.__name__}() got an unexpected keyword argument {name!r}")
 
-    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """As of `jax.jit`."""
-        return self._compiled.lower(*args, **kwargs)
+def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
+    """The function under `jax.jit`, with checks of what that would misread in silence.
 
-    def trace(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """As of `jax.jit`."""
-        return self._compiled.trace(*args, **kwargs)
+    `jax.jit` keeps what an activation read when a call was traced. So it gets only functions of JAX
+    itself, which read nothing. A call with any other activation is traced anew. Then its loop is
+    compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`.
+    """
+    signature = _with_options(inspect.signature(function))
+    names = tuple(signature.parameters)
+    static = tuple(name for name in (*STATIC, "dropout") if name in names)
 
-    def eval_shape(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """As of `jax.jit`."""
-        return self._compiled.eval_shape(*args, **kwargs)
+    @wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _explicit_mesh_of((args, kwargs)):
+            return function(*args, **kwargs)
 
-    def clear_cache(self) -> None:
-        """As of `jax.jit`."""
-        self._compiled.clear_cache()
+    compiled: Any = jax.jit(traced, static_argnames=static)
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """Bind to an instance as a function does; by this method `help` knows a function."""
-        return self if instance is None else MethodType(self, instance)
+    def program(kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The jitted function for these keyword arguments, and those that are left for it."""
+        if "activation" not in kwargs or _is_of_jax(kwargs["activation"]):
+            return compiled, kwargs
+        bound = {name: value for name, value in kwargs.items() if name in static}
+        rest = {name: value for name, value in kwargs.items() if name not in static}
+        return jax.jit(partial(cast(Any, traced), **bound)), rest
 
-    def __reduce__(self) -> str:
-        """Pickle by name, as a function does."""
-        return self.__qualname__
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not kwargs:  # the usual call, which is to cost what a jitted loop costs
+            return compiled(*args)  # type: ignore[no-any-return]  # `cast` would take 50 ns
+        checked = _checked(function.__name__, names, args, kwargs)
+        run, rest = program(checked)
+        if run is not compiled and not has_loop:
+            run, rest = traced, checked  # there is nothing that would have to be compiled
+        return cast(R, run(*args, **rest))
 
-    def __repr__(self) -> str:
-        """Name the function."""
-        return f"<jitted function {self.__module__}.{self.__qualname__}>"
+    def method(name: str, *args: Any, **kwargs: Any) -> Any:
+        run, rest = program(_checked(function.__name__, names, args, kwargs))
+        return getattr(run, name)(*args, **rest)
+
+    vars(call).update({name: partial(method, name) for name in ("lower", "trace", "eval_shape")})
+    vars(call).update(clear_cache=compiled.clear_cache, __signature__=signature)
+    return cast(Jitted[P, R], call)
+
+
+def _with_options(signature: inspect.Signature) -> inspect.Signature:
+    """With each option and its default in place of `**options`."""
+    *parameters, last = signature.parameters.values()
+    if last.kind is not last.VAR_KEYWORD:
+        return signature
+    types = Options.__annotations__
+    last = last.replace(kind=last.KEYWORD_ONLY)
+    options = [
+        last.replace(name=each.name, default=each.default, annotation=types[each.name])
+        for each in OPTIONS
+    ]
+    return signature.replace(parameters=[*parameters, *options])
+
+
+def _is_of_jax(function: Any) -> bool:
+    """Whether it stands in a module of JAX under its own name, so that it can never change."""
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__name__", "")
+    return (
+        module.split(".")[0] == "jax" and getattr(sys.modules.get(module), name, None) is function
+    )
 
 
 def _explicit_mesh_of(arguments: Any) -> AbstractContextManager[Any]:
@@ -114,21 +113,19 @@ def _explicit_mesh_of(arguments: Any) -> AbstractContextManager[Any]:
     return jax.sharding.use_abstract_mesh(explicit[0])
 
 
-def _check_hashable(name: str, value: Any) -> None:
-    try:
-        hash(value)
-    except TypeError:
-        refuse(name, "hashable, as it is static", value)
-
-
-def _check_array(array: np.ndarray[Any, Any], arguments: dict[str, Any]) -> None:
-    """Refuse masked arrays, and arrays of another byte order."""
-    is_masked = isinstance(array, np.ma.MaskedArray)
-    if is_masked or not array.dtype.isnative:
-        leaves = jax.tree.leaves_with_path(arguments)
-        path = next(path for path, leaf in leaves if leaf is array)
-        expected = "no masked array" if is_masked else "in the byte order of this machine"
-        refuse(path[0].key + jax.tree_util.keystr(path[1:]), expected, array)
+def _checked(
+    name: str, names: tuple[str, ...], args: Any, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The keyword arguments as `jax.jit` tells them apart."""
+    for each in kwargs:
+        if each not in names:
+            raise TypeError(f"{name}() got an unexpected keyword argument {each!r}")
+    arguments = dict(zip(names, args, strict=False)) | kwargs
+    check_static(kwargs)
+    _check_lengths(arguments.get("lengths"), arguments.get("x"))
+    unroll = kwargs.get("unroll")
+    # To `jax.jit` True is 1, and False is 0. To `jax.lax.scan` True is 0, and False is 1.
+    return kwargs | {"unroll": int(not unroll)} if isinstance(unroll, bool) else kwargs
 
 
 def _check_lengths(lengths: Any, x: Any) -> None:

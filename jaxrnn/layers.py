@@ -1,6 +1,5 @@
 """Layers that run in both directions, and networks of several layers."""
 
-import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
@@ -12,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxrnn.arguments import prepare_run
 from jaxrnn.checkpointing import run_pieces
 from jaxrnn.errors import require
-from jaxrnn.jitting import Jitted
+from jaxrnn.jitting import jitted
 from jaxrnn.options import Options
 from jaxrnn.params import ArrayT, Draws, RNNParams, as_size, init_params, split_key
 
@@ -98,7 +97,7 @@ def init_stacked(
     return tuple(layers)
 
 
-@Jitted
+@jitted
 def rnn_bidirectional(
     params: Pair[Any], x: ArrayLike, h0: Any = None, **options: Unpack[Options]
 ) -> LayerStates[jax.Array]:
@@ -139,7 +138,7 @@ def rnn_bidirectional(
     return _run_layer(params, x, h0, options)
 
 
-@Jitted
+@jitted
 def rnn_stacked(
     layers: Sequence[Layer[Any]],
     x: ArrayLike,
@@ -198,9 +197,6 @@ def rnn_stacked(
     """
     check_layers(layers)
     states = _as_states("one for each layer", h0, len(layers))
-    is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-    require(is_number, "dropout", "a Python number", dropout)
-    require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     h: Any = x
     last = []

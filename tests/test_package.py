@@ -61,7 +61,7 @@ except ImportError as error:
 def test_functions_have_what_jax_jit_gives() -> None:
     """And are functions for pickle, help, and classes that have them as attributes."""
     params, x = jaxrnn.init_params(jax.random.key(0), 3, 4), jnp.ones((5, 3))
-    run = jaxrnn.rnn_forward
+    run: Any = jaxrnn.rnn_forward
     expected = run(params, x)
     assert run.lower(params, x).compile()(params, x).shape == expected.shape
     assert run.trace(params, x).out_info.shape == run.eval_shape(params, x).shape == expected.shape
@@ -71,7 +71,6 @@ def test_functions_have_what_jax_jit_gives() -> None:
     exported: Any = jax.export.export(cast(Any, run))(params, x)
     np.testing.assert_array_equal(exported.call(params, x), expected)
     assert pickle.loads(pickle.dumps(run)) is copy.deepcopy(run) is run
-    assert repr(run) == "<jitted function jaxrnn.forward.rnn_forward>"
     with pytest.raises(TypeError, match=r"rnn_forward\(\) got an unexpected .* 'lenghts'"):
         run.lower(params, x, lenghts=None)
 
@@ -81,6 +80,20 @@ def test_functions_have_what_jax_jit_gives() -> None:
     assert Model.last is run
     assert Model().last.__func__ is run
     assert "checkpoint_every: int | None = None" in pydoc.render_doc(run)
+
+
+def test_equal_ways_to_unroll_are_different_programs() -> None:
+    """True and 0 unroll all steps, False and 1 none, in whatever order they come."""
+    params, x = jaxrnn.init_params(jax.random.key(0), 3, 4), jnp.ones((20, 3))
+
+    def loops(unroll: Any) -> int:
+        return str(jaxrnn.rnn_forward.lower(params, x, unroll=unroll).as_text()).count("while")
+
+    assert loops(1) == loops(False) > 0
+    assert loops(True) == loops(0) == 0
+    jaxrnn.rnn_forward.clear_cache()
+    assert (loops(True), loops(0)) == (0, 0)
+    assert loops(False) == loops(1) > 0
 
 
 def test_a_batch_of_one_on_an_explicit_axis_of_one_device() -> None:
