@@ -152,8 +152,8 @@ def rnn_forward(
       JAX's rules, made floating. bfloat16 with float32 gives float32, integers with float32 give
       float32, integers alone give JAX's default, and float64 needs x64. NumPy arrays and Python
       numbers are taken; lists are not, as in JAX. Masked arrays and those of another byte order are
-      not looked for: JAX misreads them once it has compiled a call. On GPUs, JAX drops bits of float32 in products
-      unless its option `jax_default_matmul_precision` is "highest".
+      not looked for: JAX misreads them once it has compiled a call. On GPUs, JAX drops bits of
+      float32 in products unless its option `jax_default_matmul_precision` is "highest".
 
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
