@@ -9,43 +9,58 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn.errors import refuse, require
-from jaxrnn.options import Activation, Options, Run
 from jaxrnn.params import RNNParams, is_real
-from jaxrnn.sequences import broadcast, zero_states
+from jaxrnn.run import Activation, Options, Run
+from jaxrnn.sharding import batch_names, shared, varied
 
 
 def prepare_run(
     params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]
 ) -> tuple[RNNParams[Any], Run]:
-    """Check the arguments of a run, promote them to one dtype, and fill in the states."""
-    reset_to: Any = options.get("reset_to")
-    has_resets = options.get("resets") is not None
-    fits = reset_to is None or has_resets
-    require(fits, "resets", "given where reset_to is", None, ValueError)
-    fits = reset_to is not None or not has_resets or h0 is None
-    expected = "given where resets and h0 are: zeros, or the state that a sequence starts from"
-    require(fits, "reset_to", expected, None, ValueError)
-    leak: Any = options.get("leak")
-    params, (x, h0, reset_to, leak) = promote(params, x=x, h0=h0, reset_to=reset_to, leak=leak)
+    """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
+    resets, reset_to = options.get("resets"), options.get("reset_to")
+    if reset_to is not None and resets is None:
+        raise ValueError("reset_to is given without resets, which say where it is used")
+    if resets is not None and h0 is not None and reset_to is None:
+        raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
+    named = {"h0": h0, "reset_to": reset_to, "leak": options.get("leak")}
+    params, (x, h0, reset_to, leak) = promote(params, x=x, **named)
     _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
-    lengths, resets = _as_lengths(options.get("lengths"), x), _as_resets(options.get("resets"), x)
-    leak = _as_leak(leak, (*x.shape[:-1], len(params.wh)), "(*batch, n_steps, n_nodes)")
-    zeros = zero_states(params, x, leak, lengths, resets)
-    # Both are of the type that follows from both: `jax.shard_map` and meshes require it.
-    zeros = jnp.zeros_like(_fill("h0", h0, zeros))
-    if has_resets:
-        reset_to = _fill("reset_to", reset_to, zeros)
-        zeros = jnp.zeros_like(reset_to)
-    h0 = _fill("h0", h0, zeros)
-    checked: Any = {"leak": leak, "lengths": lengths, "resets": resets, "reset_to": reset_to}
-    run = Run(x, h0, **{**options, **checked})
-    if not isinstance(x.shape[-2], int):
+    lengths, resets = _as_lengths(options.get("lengths"), x), _as_resets(resets, x)
+    *batch, n_steps, _ = x.shape
+    states = (*batch, len(params.wh))
+    leak = _as_leak(leak, (*batch, n_steps, len(params.wh)), "(*batch, n_steps, n_nodes)")
+    zeros = jnp.zeros_like(x, shape=states[-1:])
+    h0 = zeros if h0 is None else h0
+    if resets is not None:
+        reset_to = zeros if reset_to is None else reset_to
+    for name, state in (("h0", h0), ("reset_to", reset_to)):
+        if state is not None:
+            _check_broadcasts(name, state, states, "(*batch, n_nodes)")
+    if not isinstance(n_steps, int):
         of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
-        is_rolled = run.unroll in (None, 1)
-        require(is_rolled, "unroll", f"None, 1 or False {of_x}", run.unroll, ValueError)
-        every = run.checkpoint_every
+        unroll, every = options.get("unroll"), options.get("checkpoint_every")
+        require(unroll in (None, 1), "unroll", f"None, 1 or False {of_x}", unroll, ValueError)
         require(every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
-    _check_activation(run.activation, h0)
+    after_batch = (x, 2), (h0, 1), (lengths, 0), (resets, 1), (reset_to, 1), (leak, 2)
+    names = batch_names(tuple(batch), after_batch)
+    arrays: dict[str, Any] = {
+        "x": shared(x, x.shape, names),
+        "h0": shared(h0, states, names),
+        "lengths": None if lengths is None else shared(lengths, lengths.shape, names),
+        "resets": None if resets is None else shared(resets, resets.shape, names),
+        "reset_to": None if reset_to is None else shared(reset_to, states, names),
+        "leak": None if leak is None else shared(leak, leak.shape, names),
+    }
+    params, arrays = varied((params, arrays))
+    if lengths is not None:
+        # NaN in the padding would reach gradients by 0 * NaN, and `jax.debug_nans` in an array that
+        # is kept for them.
+        arrays["x"] = _without_padding(arrays["x"], arrays["lengths"])
+        if leak is not None and any(size != 1 for size in leak.shape[:-1]):
+            arrays["leak"] = _without_padding(arrays["leak"], arrays["lengths"])
+    run = Run(**{**options, **arrays})
+    _check_activation(run.activation, run.h0)
     return params, run
 
 
@@ -74,7 +89,7 @@ def check_static(options: Mapping[str, Any]) -> None:
 def prepare_step(
     params: RNNParams[Any], h: Any, x_t: Any, activation: Activation, leak: Any
 ) -> tuple[RNNParams[Any], jax.Array, jax.Array, jax.Array | None]:
-    """Check the arguments of a step, promote them to one dtype, and broadcast the batch axes."""
+    """The same for a step, whose batch axes are broadcast."""
     params, (h, x_t, leak) = promote(params, h=h, x_t=x_t, leak=leak)
     _check_last_axis("x_t", x_t, "(*batch, n_features)", params, n_axes=1)
     _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
@@ -83,12 +98,12 @@ def prepare_step(
     except ValueError:
         expected = f"broadcastable against x_t of shape {x_t.shape} in its batch axes"
         refuse("h", expected, h, ValueError)
-    if h.shape[:-1] != batch:
-        like = jnp.sum(x_t, axis=-1, keepdims=True)
-        h = broadcast(h, jnp.broadcast_to(like, (*batch, h.shape[-1])))
-    x_t = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))
+    states = (*batch, h.shape[-1])
+    leak = _as_leak(leak, states, "(*batch, n_nodes)")
+    names = batch_names(batch, ((x_t, 1), (h, 1), (leak, 1)))
+    h, x_t = shared(h, states, names), shared(x_t, (*batch, x_t.shape[-1]), names)
     _check_activation(activation, h)
-    return params, h, x_t, _as_leak(leak, h.shape, "(*batch, n_nodes)")
+    return params, h, x_t, leak if leak is None else shared(leak, leak.shape, names)
 
 
 def promote(params: RNNParams[Any], **inputs: Any) -> tuple[RNNParams[Any], list[Any]]:
@@ -143,11 +158,8 @@ def _as_leak(leak: jax.Array | None, shape: tuple[int, ...], axes: str) -> jax.A
     """With as many axes as `shape`, of which those with one entry broadcast."""
     if leak is None:
         return None
-    n_missing = len(shape) - leak.ndim
-    pairs = zip(leak.shape, shape[max(n_missing, 0) :], strict=False)
-    fits = n_missing >= 0 and all(size in (1, full) for size, full in pairs)
-    require(fits, "leak", f"broadcastable to {axes} = {shape}", leak, ValueError)
-    return jnp.expand_dims(leak, range(n_missing))
+    _check_broadcasts("leak", leak, shape, axes)
+    return jnp.expand_dims(leak, range(len(shape) - leak.ndim))
 
 
 def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
@@ -159,14 +171,18 @@ def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     return array
 
 
-def _fill(name: str, state: jax.Array | None, zeros: jax.Array) -> jax.Array:
-    """Broadcast to the shape and type of all states; None is zero."""
-    if state is None:
-        return zeros
-    try:
-        return zeros + broadcast(state, zeros)
-    except ValueError:
-        refuse(name, f"broadcastable to (*batch, n_nodes) = {zeros.shape}", state, ValueError)
+def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) -> None:
+    """Require a shape that broadcasts to another."""
+    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
+    fits = array.ndim <= len(shape) and all(size in (1, full) for size, full in pairs)
+    require(fits, name, f"broadcastable to {axes} = {shape}", array, ValueError)
+
+
+def _without_padding(array: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Zero in the padding; with one entry for all steps, where a sequence has no steps."""
+    steps = jnp.arange(array.shape[-2], dtype=lengths.dtype)
+    is_real = jnp.expand_dims(steps, range(lengths.ndim)) < lengths[..., None]
+    return jnp.where(is_real[..., None], array, jnp.zeros((), array.dtype))
 
 
 def check_params(params: RNNParams[Any], name: str = "params") -> None:

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn import recurrence
-from jaxrnn.arguments import prepare_run, prepare_step
-from jaxrnn.checkpointing import run_pieces
+from jaxrnn import running
+from jaxrnn.arguments import prepare_step
 from jaxrnn.jitting import jitted
-from jaxrnn.options import Activation, Options
 from jaxrnn.params import RNNParams
-from jaxrnn.recurrence import RNNStates
+from jaxrnn.recurrence import RNNStates, cell
+from jaxrnn.run import Activation, Options
 
 
 @partial(jitted, has_loop=False)
@@ -95,7 +94,7 @@ def rnn_step(
         volume = jnp.linalg.slogdet(jacobians).logabsdet  # their sum is how fast a volume grows
         assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
     """
-    return recurrence.step(*prepare_step(params, h, x_t, activation, leak), activation)
+    return cell(*prepare_step(params, h, x_t, activation, leak), activation).h
 
 
 @jitted
@@ -189,7 +188,7 @@ def rnn_forward(
 
         assert temporary_bytes(141) < temporary_bytes(None) / 20
     """
-    return run_pieces(*prepare_run(params, x, h0, **options)).last
+    return running.run(params, x, h0, **options).last
 
 
 @jitted
@@ -277,4 +276,4 @@ def rnn_states(
         assert jnp.mean(score[-5:]) > 0.9  # 1 is best, and chance is 0
         assert jnp.max(differences) < 1e-5
     """
-    return run_pieces(*prepare_run(params, x, h0, **options)).states()
+    return running.run(params, x, h0, **options).states()

@@ -3,17 +3,16 @@
 import inspect
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 import numpy as np
-from jax.sharding import AxisType
 
 from jaxrnn.arguments import check_static
 from jaxrnn.errors import require
-from jaxrnn.options import OPTIONS, STATIC, Options
+from jaxrnn.plan import mesh_for
+from jaxrnn.run import OPTIONS, STATIC, Options
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -44,7 +43,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _explicit_mesh_of((args, kwargs)):
+        with mesh_for((args, kwargs)):
             return function(*args, **kwargs)
 
     compiled: Any = jax.jit(traced, static_argnames=static)
@@ -97,20 +96,6 @@ def _is_of_jax(function: Any) -> bool:
     return (
         module.split(".")[0] == "jax" and getattr(sys.modules.get(module), name, None) is function
     )
-
-
-def _explicit_mesh_of(arguments: Any) -> AbstractContextManager[Any]:
-    """The mesh of explicit axes that the arguments are on, where none is set.
-
-    Without it, the constants of the loops, their tangents and their batched forms would get
-    shardings that do not fit those of the arguments.
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
-    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
-    explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
-    if not explicit or not jax.sharding.get_abstract_mesh().empty:
-        return nullcontext()
-    return jax.sharding.use_abstract_mesh(explicit[0])
 
 
 def _checked(

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn.arguments import prepare_run
-from jaxrnn.checkpointing import run_pieces
+from jaxrnn import running
 from jaxrnn.errors import require
 from jaxrnn.jitting import jitted
-from jaxrnn.options import Options
 from jaxrnn.params import ArrayT, Draws, RNNParams, as_size, init_params, split_key
+from jaxrnn.run import Options
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -212,7 +211,7 @@ def rnn_stacked(
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
     """One layer, in one direction or both."""
     if isinstance(layer, RNNParams):
-        trajectory = run_pieces(*prepare_run(layer, x, h0, **options))
+        trajectory = running.run(layer, x, h0, **options)
         return LayerStates(trajectory.states().h, trajectory.last)
     states = _as_states("one for each direction", h0, 2)
     opposite: Options = {**options, "reverse": not options.get("reverse", False)}

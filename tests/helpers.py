@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_stacked
-from jaxrnn.arguments import prepare_run
-from jaxrnn.checkpointing import run_pieces
+from jaxrnn import RNNParams, rnn_stacked, running
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case
 
@@ -175,7 +173,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 def every_value(params: Any, x: Any, h0: Any, **options: Any) -> tuple[Any, Any, Any]:
     """What `rnn_forward` and `rnn_states` give, last, a and h, by one loop to compile."""
-    out = run_pieces(*prepare_run(params, x, h0, **options))
+    out = running.run(params, x, h0, **options)
     return out.last, *out.states()
 
 

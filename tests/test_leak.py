@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from jaxrnn.recurrence import TANGENTS
+from jaxrnn.activations import TANGENTS
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
 from tests.compiled import n_products

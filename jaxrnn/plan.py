@@ -1,0 +1,141 @@
+"""How to run a network: every decision that depends on sizes, on a mesh or on the backend.
+
+`python -m bench` measures the speeds behind the numbers here.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AxisType
+
+from jaxrnn.activations import tangent_of
+from jaxrnn.params import RNNParams
+from jaxrnn.run import Run
+
+# A batch whose step has up to this many multiplications, not counting those that `jax.vmap` adds,
+# computes its products as sums. XLA on CPUs then compiles a whole loop as one function, where it
+# would call a library for each product, which takes longer than the arithmetic (jax 0.12).
+FEW_MULTIPLICATIONS = 4096
+
+# For up to this many steps the rule would cost more than it saves (jax 0.12).
+FEW_STEPS = 4
+
+# A single sequence of fewer steps has no segments, which would take up to 13 % more time (jax
+# 0.12). Over more steps they cost nothing, and sums over all steps would err by 40 epsilons.
+MANY_STEPS = 4096
+
+# XLA launches the kernels of so many steps together on GPUs (jax 0.11).
+STEPS_ON_GPU = 8
+
+
+class Plan(NamedTuple):
+    """How to run a network.
+
+    Attributes:
+      squeezed: the batch axes of one entry that are left out, as XLA on CPUs is faster on a vector
+        than on a matrix of one row.
+      by_rule: whether the derivative is the rule of `derivative.py`, in place of JAX's own.
+      as_sums: whether the products of a step are computed as sums.
+      inputs_first: whether `x wx + b` of all steps is computed before the loop.
+      in_place: whether the loop reads each step where it is, not from a copy with time first. To
+        JAX's own derivative, to read one step has the size of all steps.
+      segment: how many steps the rule computes again from one state that it keeps; None is all.
+      at_once: whether the rule multiplies the inputs and states of a segment by the tangents of
+        their weights in one product, not step by step.
+      shared: whether devices may each hold a part of the batch, and XLA communicates between them.
+      unroll: steps in one iteration of a loop over steps, as in `jax.lax.scan`.
+    """
+
+    squeezed: tuple[int, ...] = ()
+    by_rule: bool = False
+    as_sums: bool = False
+    inputs_first: bool = False
+    in_place: bool = False
+    segment: int | None = None
+    at_once: bool = False
+    shared: bool = False
+    unroll: int = 1
+
+
+def plan_for(params: RNNParams[Any], run: Run) -> Plan:
+    """Decide how to run a network."""
+    n_steps, backend = run.n_steps, jax.default_backend()
+    is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
+    unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
+    plan = Plan(unroll=unroll if run.unroll is None else run.unroll)
+    if tangent_of(run.activation) is None:
+        return plan
+    specs = jax.typeof(run.h0).sharding.spec
+    sizes = enumerate(zip(run.h0.shape[:-1], specs, strict=False))
+    squeezed = tuple(axis for axis, (size, name) in sizes if size == 1 and name is None)
+    plan = plan._replace(squeezed=squeezed)
+    is_single = len(squeezed) == run.h0.ndim - 1
+    is_short = is_single and (is_symbolic or n_steps < MANY_STEPS)
+    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_short and run.leak is not None):
+        return plan
+    as_sums = not is_single and _is_small(params, run)
+    plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single)
+    plan = plan._replace(inputs_first=backend != "cpu" and not as_sums)
+    if is_symbolic or is_short:
+        return plan
+    if _may_be_shared(run.x):
+        # Devices add up the gradients of the weights in each segment, so there is one.
+        return plan._replace(at_once=True, shared=True)
+    return plan._replace(at_once=not (is_single or as_sums), segment=near_root(n_steps))
+
+
+def plan_derivative(plan: Plan, run: Run, dparams: RNNParams[Any], drun: Run) -> Plan:
+    """The plan of the rule, from which tangents there are; the others are None."""
+    if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, drun.x)):
+        return plan
+    # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
+    # or a Hessian. Then sums are slower than products, and there is nothing to multiply at once.
+    is_short = plan.segment is None or run.n_steps < MANY_STEPS
+    segment = None if is_short else plan.segment
+    return plan._replace(as_sums=False, at_once=False, segment=segment)
+
+
+def _is_small(params: RNNParams[Any], run: Run) -> bool:
+    """Whether the sequences are so few and narrow that products are best computed as sums."""
+    n_weights = sum(each.size for each in (params.wx, params.wh) if each is not None)
+    n_multiplications = math.prod(run.h0.shape[:-1]) * n_weights
+    is_known = isinstance(n_multiplications, int)  # not symbolic
+    is_exact = run.x.dtype.itemsize >= 4  # sums in narrower types could overflow
+    return is_known and is_exact and n_multiplications <= FEW_MULTIPLICATIONS
+
+
+def _may_be_shared(array: jax.Array) -> bool:
+    """Whether its type says that devices may each hold a part, and XLA communicates between them.
+
+    Inside `jax.shard_map` each device has an array of its own.
+    """
+    sharding = jax.typeof(array).sharding
+    is_explicit = any(name is not None for name in sharding.spec)
+    return is_explicit or AxisType.Auto in sharding.mesh.axis_types
+
+
+def near_root(n_steps: int) -> int:
+    """About the square root of the number of steps, and best a divisor of it.
+
+    That many steps in a segment keep least.
+    """
+    root = math.isqrt(n_steps)
+    near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
+    divisors = [size for size in near if n_steps % size == 0]
+    return min(divisors, key=lambda size: abs(size - root), default=root)
+
+
+def mesh_for(arguments: Any) -> AbstractContextManager[Any]:
+    """The mesh of explicit axes that arguments are on, where none is set.
+
+    Without it, the constants of the loops, their tangents and their batched forms would get
+    shardings that do not fit those of the arguments.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
+    if not explicit or not jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(explicit[0])

@@ -1,0 +1,55 @@
+"""A run of a network, from the arguments as they come to the results of every step."""
+
+from functools import partial
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.arguments import prepare_run
+from jaxrnn.derivative import run_by_rule
+from jaxrnn.params import RNNParams
+from jaxrnn.pieces import in_pieces
+from jaxrnn.plan import plan_for
+from jaxrnn.recurrence import Trajectory, run_loop
+from jaxrnn.run import Options, Run
+
+
+def run(params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
+    """Run every step of a network.
+
+    With `checkpoint_every` in pieces: the backward pass keeps the states before them, and computes
+    the others again (Griewank, "Achieving logarithmic growth of temporal and spatial complexity in
+    reverse automatic differentiation", Optimization Methods and Software 1 (1992), 35-54, with a
+    single level).
+    """
+    params, prepared = prepare_run(params, x, h0, **options)
+    every = prepared.checkpoint_every
+    if every is None or prepared.n_steps <= every:
+        return run_steps(params, prepared)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def run_piece(h: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
+        # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
+        last, *of_steps = run_steps(params, prepared.cut(t[0], t.shape[0], h))
+        return last, of_steps
+
+    t = jnp.arange(prepared.n_steps, dtype=jnp.int32)
+    reverse = prepared.reverse
+    last, of_steps = in_pieces(run_piece, prepared.h0, t, size=every, reverse=reverse)
+    return Trajectory(last, *of_steps)
+
+
+def run_steps(params: RNNParams[Any], run: Run) -> Trajectory:
+    """Run every step in one piece, as planned."""
+    if isinstance(run.n_steps, int) and run.n_steps == 0:  # with `jax.disable_jit` a scan needs one
+        nothing = run.h0[None][:0]
+        return Trajectory(run.h0, nothing, nothing, None)
+    plan = plan_for(params, run)
+    run = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), run)
+    loop = run_by_rule if plan.by_rule else run_loop
+    last, *of_steps = loop(plan, params, run)
+    last = jax.lax.expand_dims(last, plan.squeezed)
+    after_time = [axis + 1 for axis in plan.squeezed]
+    expand = partial(jax.lax.expand_dims, dimensions=after_time)
+    return Trajectory(last, *jax.tree.map(expand, of_steps))
