@@ -167,6 +167,13 @@ def test_a_leak_of_zero_holds_the_state_and_of_one_is_none(activation: Any) -> N
     assert_close(with_one, rnn_states(PARAMS, X, H0, activation=activation), 2e-7)
 
 
+def test_an_infinite_state_stays_infinite() -> None:
+    h0 = np.array([np.inf, 0, 0, 1])
+    h = rnn_states(PARAMS, X, h0, leak=0.5).h
+    assert_close(h, oracle.rnn_states(PARAMS, X, h0, leak=0.5).h, 1e-6)
+    assert np.all(h[..., 0] == np.inf)
+
+
 def test_steps_one_by_one_are_the_run() -> None:
     leak, h = LEAKS["all"], H0
     for t in range(6):

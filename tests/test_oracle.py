@@ -89,12 +89,24 @@ def test_which_axis_is_which() -> None:
     assert_equal(h, np.array([5 + 15000.25, 50 + 18000.5, 500 + 21000.75]))
 
 
-@pytest.mark.parametrize(
-    "params", [SCALAR._replace(wx=np.ones((1, 2))), SCALAR._replace(b=np.ones(2))], ids=["wh", "b"]
-)
-def test_weights_do_not_broadcast(params: RNNParams[Any]) -> None:
-    with pytest.raises(AssertionError):
-        oracle.rnn_forward(params, [[2.0]])
+BAD: list[tuple[str, RNNParams[Any], dict[str, Any]]] = [
+    ("params.wx must be of shape", SCALAR._replace(wx=np.ones((1, 2))), {}),
+    ("params.wh must be of shape", SCALAR._replace(wh=np.ones((1, 2))), {}),
+    ("params.b must be of shape", SCALAR._replace(b=np.ones(2)), {}),
+    ("activation must be an oracle.Differentiable, ", SCALAR, {"activation": np.tanh}),
+    ("lengths must be of shape", SCALAR, {"lengths": [1, 1]}),
+    ("lengths must be from 0 to n_steps = 1, but is 2", SCALAR, {"lengths": 2}),
+    ("resets must be of shape", SCALAR, {"resets": [True, False]}),
+    ("reset_to must be given", SCALAR, {"resets": [True], "h0": [1.0]}),
+]
+
+
+@pytest.mark.parametrize(("message", "params", "options"), BAD)
+def test_what_does_not_fit_is_named(
+    message: str, params: RNNParams[Any], options: dict[str, Any]
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        oracle.rnn_gradients(params, [[2.0]], **options)
 
 
 def test_relu_is_flat_at_zero_and_below() -> None:

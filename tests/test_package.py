@@ -1,5 +1,6 @@
 """`import jaxrnn` gives documented functions, and needs JAX and NumPy alone."""
 
+import ast
 import copy
 import inspect
 import pickle
@@ -7,6 +8,7 @@ import pydoc
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -56,6 +58,13 @@ except ImportError as error:
     new = {name.split(".")[0] for name in modules.split()}
     assert new - {"jax", "numpy"} == {"jaxrnn"}
     assert "pip install 'jaxrnn[testing]'" in error
+
+
+def test_nothing_is_checked_by_an_assert_statement() -> None:
+    """`python -O` leaves these out."""
+    for path in Path(jaxrnn.__file__).parent.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        assert not [node.lineno for node in nodes if isinstance(node, ast.Assert)], path
 
 
 def test_functions_have_what_jax_jit_gives() -> None:

@@ -1,5 +1,8 @@
 """The relations of `jaxrnn.testing` hold of right cells, and each finds the bugs that it is for."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -86,10 +89,14 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
     "layer-normed": (
         scanned(normed),
         NORMED,
-        ("independent", "batch_axes", "effective", "float64"),
+        ("independent", "batch_axes", "effective", "differentiable", "float64"),
     ),
     # All relations are checked on a gated cell in README.md, and on two more in test_interop.py.
-    "GRU": (scanned(gru), GRU, ("unordered", "vmap", "effective", "second_order", "float64")),
+    "GRU": (
+        scanned(gru),
+        GRU,
+        ("unordered", "vmap", "effective", "differentiable", "second_order", "float64"),
+    ),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
     "jaxrnn with a leak": (
         by_jaxrnn,
@@ -136,24 +143,50 @@ def rectified(p: Any, h: Any, x_t: Any) -> Any:
     return jax.nn.relu(affine(p, h, x_t))
 
 
+def hard(p: Any, h: Any, x_t: Any) -> Any:
+    return jnp.clip(affine(p, h, x_t), -1, 1)
+
+
+def logistic(p: Any, h: Any, x_t: Any) -> Any:
+    """NaN where the exponential overflows."""
+    e = jnp.exp(affine(p, h, x_t))
+    return e / (1 + e)
+
+
+def straight_through(p: Any, h: Any, x_t: Any) -> Any:
+    """Rounded, with the derivative of what is not."""
+    h = vanilla(p, h, x_t)
+    return h + jax.lax.stop_gradient(rounded_to_1024ths(h) - h)
+
+
+def rounded_to_1024ths(a: Any) -> Any:
+    return jnp.round(1024 * a) / 1024
+
+
 def with_params(**params: Any) -> Case:
     return VANILLA._replace(params=VANILLA.params | params)
 
 
+LARGE = with_params(w=8 * _W[:, :4])
 ONE_STEP = ALONE._replace(x=X[0, :1])
 NO_STEP = VANILLA._replace(x=X[:, :0])
 NO_SEQUENCE = VANILLA._replace(x=X[:0], h0=H0[:0])
 NO_FEATURES = with_params(w=_W[:0, :4])._replace(x=X[..., :0])
+EFFECTS = ("effective", "differentiable")
 HARD: list[tuple[Step, Case, Sequence[str]]] = [
     (rates, with_params(tau=np.full(4, 5e-4, np.float32)), ("forward_mode", "second_order")),
     (softmax_of_some, VANILLA, ("float64",)),
     (turning, VANILLA, ("float64",)),
-    (rectified, ONE_STEP, ("effective",)),
-    (vanilla, with_params(w=200 * _W[:, :4]), ("effective",)),
-    (vanilla, with_params(n_calls=np.int32(7), key=np.zeros(2, np.uint32)), ("effective",)),
-    (vanilla, NO_STEP, ("runs_on", "repeatable", "effective")),
-    (vanilla, NO_SEQUENCE, ("effective",)),
-    (vanilla, NO_FEATURES, ("effective",)),
+    (rectified, ONE_STEP, EFFECTS),
+    (rectified, with_params(b=np.array([-9.0, -1.0, 0.0, 9.0])), EFFECTS),
+    (hard, with_params(b=np.array([-9.0, -1.0, 0.0, 9.0])), EFFECTS),
+    (logistic, LARGE, EFFECTS),
+    (straight_through, VANILLA, (*EFFECTS, "reverse_mode")),
+    (vanilla, with_params(w=200 * _W[:, :4]), EFFECTS),
+    (vanilla, with_params(n_calls=np.int32(7), key=np.zeros(2, np.uint32)), EFFECTS),
+    (vanilla, NO_STEP, ("runs_on", "repeatable", *EFFECTS)),
+    (vanilla, NO_SEQUENCE, EFFECTS),
+    (vanilla, NO_FEATURES, EFFECTS),
 ]
 
 
@@ -252,6 +285,20 @@ def dropout_by_one_key(p: Any, h: Any, x_t: Any) -> Any:
 
 def no_bias(p: Any, h: Any, x_t: Any) -> Any:
     return gru({**p, "b": 0.0}, h, x_t)
+
+
+def no_bias_but_nan(p: Any, h: Any, x_t: Any) -> Any:
+    return logistic({**p, "b": 0.0}, h, x_t)
+
+
+def rounded_state(p: Any, h: Any, x_t: Any) -> Any:
+    """The derivative is 0 times another: NaN where that is."""
+    h = logistic(p, h, x_t)
+    return jax.lax.stop_gradient(rounded_to_1024ths(h)) + 0 * h
+
+
+def rounded_bias(p: Any, h: Any, x_t: Any) -> Any:
+    return vanilla({**p, "b": rounded_to_1024ths(p["b"])}, h, x_t)
 
 
 def no_last_feature(p: Any, h: Any, x_t: Any) -> Any:
@@ -427,8 +474,11 @@ STEPS_WITH_BUGS: list[tuple[Step, Case, str]] = [
     (normed_along_axis_1, NORMED, "batch_axes"),
     (wrong_under_vmap, VANILLA, "vmap"),
     (no_bias, GRU, "effective"),
+    (no_bias_but_nan, LARGE, "effective"),
     (no_last_feature, LEAKY, "effective"),
     (one_gate_twice, GRU, "effective"),
+    (rounded_state, LARGE, "differentiable"),
+    (rounded_bias, VANILLA, "differentiable"),
     (truncated, GRU, "forward_mode"),
     (frozen_leak, LEAKY, "forward_mode"),
     (float32_constant, VANILLA, "float64"),
@@ -475,6 +525,18 @@ def test_bug_is_found(bug: str) -> None:
     run, case, found_by = BUGS[bug]
     with pytest.raises(AssertionError, match=f"^{found_by}: "):
         RELATIONS[found_by](run, case)
+
+
+def test_bugs_are_found_without_assert_statements() -> None:
+    """`python -O` leaves these out, in the oracle too."""
+    script = """
+from tests import test_oracle, test_relations
+for bug in ("weakly_typed", "float32_constant", "float32_inside"):
+    test_relations.test_bug_is_found(bug)
+for bad in test_oracle.BAD:
+    test_oracle.test_what_does_not_fit_is_named(*bad)
+"""
+    subprocess.run([sys.executable, "-O", "-c", script], check=True)
 
 
 # Bugs with lengths
@@ -546,12 +608,39 @@ some = {name: RELATIONS[name] for name in ("causal", "forward_mode")}
 
 def test_check_says_which_relations_hold(capsys: pytest.CaptureFixture[str]) -> None:
     """Parameters that one cannot differentiate by, here integers, are left as they are."""
-    relations.check(scanned(vanilla), init, relations=some, max_examples=2)
+    others = RELATIONS.keys() - some.keys()
+    relations.check(scanned(vanilla), init, without=others, max_examples=2)
     assert capsys.readouterr().out == "causal holds\nforward_mode holds\n"
 
 
+@pytest.mark.parametrize("without", ["causal", ["casual"]])
+def test_check_says_which_relations_there_are(without: Any) -> None:
+    message = "without must be names of relations, which are causal, forward_mode, but is "
+    with pytest.raises(ValueError, match=f"^{message}{re.escape(repr(without))}$"):
+        relations.check(scanned(vanilla), init, relations=some, without=without)
+
+
+@pytest.mark.parametrize("batch", [(), (1,)])
+def test_check_draws_every_kind_of_batch(batch: tuple[int, ...]) -> None:
+    """With three examples or more, whatever hypothesis draws."""
+
+    def run(p: Any, x: Any, h0: Any) -> Any:
+        return scanned(vanilla)(p, x, h0) + (x.shape[:-2] == batch)
+
+    with pytest.raises(AssertionError, match=r"batch_axes: h\["):
+        relations.check(
+            run, init, relations={"batch_axes": RELATIONS["batch_axes"]}, max_examples=3
+        )
+
+
+def test_check_refuses_a_typed_key_by_name() -> None:
+    expected = r"an array of numbers, such as jax.random.key_data\(key\)"
+    with pytest.raises(TypeError, match=f"^params.key must be {expected}, but is .* key<fry>"):
+        relations.check(scanned(vanilla), lambda key, *sizes: init(key, *sizes) | {"key": key})
+
+
 def test_check_fails_with_all_that_do_not_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    """A rule by `jax.custom_vjp` has no forward mode, which is JAX's error."""
+    """A rule by `jax.custom_vjp` has no forward mode, which the message says beside JAX's error."""
     step = by_rule(lambda *gradients: gradients)
     cases = strategies.cases_of(
         strategies.params(1, 2, bias=True), sizes=st.just(strategies.Sizes((2,), 2, 1, 2))
@@ -566,7 +655,9 @@ def test_check_fails_with_all_that_do_not_hold(capsys: pytest.CaptureFixture[str
     message = str(raised.value)
     assert message.startswith("2 of 2 relations do not hold\n\ncausal: h[0, 0, 0] is ")
     assert "forward_mode: TypeError(" in message
-    assert "custom_vjp" in message
+    assert "\nrun has no forward mode, which forward_mode takes, as jax.custom_vjp makes" in message
+    assert "check(run, cases, without=['forward_mode']) leaves forward_mode out.\n" in message
+    assert "float64" not in message
     assert message.count("case=Case(params=RNNParams(wx=") == 2  # the smallest that fails
     assert capsys.readouterr().out == "causal does not hold\nforward_mode does not hold\n"
 
@@ -594,11 +685,18 @@ def test_check_takes_a_large_network() -> None:
     relations.check(scanned(vanilla), cases, relations=one, max_examples=2)
 
 
-def test_check_leaves_out_what_jax_says_of_tracebacks() -> None:
+def without_reverse_mode(p: Any, x: Any, h0: Any) -> Any:
+    return scanned(vanilla)(p, x, jax.lax.while_loop(lambda h: h[0, 0] > 9, jnp.tanh, h0))
+
+
+@pytest.mark.parametrize("run", [lambda p, x, h0: x + h0, without_reverse_mode])
+def test_check_adds_nothing_to_other_errors(run: Run) -> None:
+    """Neither what JAX says of tracebacks nor that of float64: the error is that of every type."""
+    one = {"reverse_mode": RELATIONS["reverse_mode"]}
     with pytest.raises(AssertionError) as raised:
-        relations.check(lambda p, x, h0: x + h0, init, relations=some, max_examples=1)
-    assert "case=Case(" in str(raised.value)
-    assert "traceback" not in str(raised.value)
+        relations.check(run, init, relations=one, max_examples=1)
+    (error,) = str(raised.value).split("\n\n")[1:2]
+    assert re.match(r"reverse_mode: (Type|Value)Error\(.*\)\n.*: holds\(\n.*case=Case\(", error)
 
 
 def test_check_says_that_a_relation_is_in_float64() -> None:

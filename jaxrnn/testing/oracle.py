@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxrnn.errors import require
 from jaxrnn.layers import Layer, LayerStates
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import RNNStates
@@ -80,6 +81,9 @@ class StackedGradients(NamedTuple):
 
 class Options(TypedDict, total=False):
     """The options of the oracle, which have the meaning they have in `jaxrnn`.
+
+    Where one of them, or an array of `params`, is not as it must be, an error names it: a TypeError
+    for an activation or an unknown option, a ValueError for a shape or a number.
 
     Attributes:
       activation: the activation with its derivative; by default tanh.
@@ -157,6 +161,8 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
         raise TypeError(f"the oracle has no option {', '.join(sorted(unknown))}")
     wx, wh, b = _float64(params)
     x, activation = np.asarray(x, np.float64), options.get("activation", TANH)
+    expected = "an oracle.Differentiable, a function with its derivative, such as oracle.TANH"
+    require(isinstance(activation, Differentiable), "activation", expected, activation)
     steps, lengths, resets = _steps(x, h0, options)
     h0 = _full_h0(params, x, h0)
     reset_to = _full_h0(params, x, options.get("reset_to"))
@@ -173,7 +179,7 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
                 f[i][t] = activation.function(a[i][t])
                 h[i][t] = f[i][t]
                 if options.get("leak") is not None:
-                    h[i][t] = start[i][t] + leak[i][t] * (f[i][t] - start[i][t])
+                    h[i][t] = (1 - leak[i][t]) * start[i][t] + leak[i][t] * f[i][t]
             else:
                 h[i][t] = h_tm1
             h_tm1 = h[i][t]
@@ -195,10 +201,11 @@ def _steps(
     lengths = np.full(batch, n_steps) if lengths is None else np.asarray(lengths)
     resets = np.zeros((*batch, n_steps), bool) if resets is None else np.asarray(resets)
     is_named = options.get("resets") is None or options.get("reset_to") is not None or h0 is None
-    assert is_named, "resets with h0 need reset_to"
-    assert lengths.shape == (*batch,), (x.shape, lengths.shape)
-    assert resets.shape == (*batch, n_steps), (x.shape, resets.shape)
-    assert np.all((lengths >= 0) & (lengths <= n_steps)), (n_steps, lengths)
+    require(is_named, "reset_to", "given where resets and h0 are", None, ValueError)
+    _require_shape("lengths", lengths, "(*batch,)", (*batch,))
+    _require_shape("resets", resets, "(*batch, n_steps)", (*batch, n_steps))
+    is_within = bool(np.all((lengths >= 0) & (lengths <= n_steps)))
+    require(is_within, "lengths", f"from 0 to n_steps = {n_steps}", lengths.tolist(), ValueError)
     steps = list(range(n_steps))
     return steps[::-1] if options.get("reverse", False) else steps, lengths, resets
 
@@ -396,12 +403,18 @@ def _as_layer(layer: Layer[Any], of_directions: list[Any]) -> Any:
 def _float64(params: RNNParams[Any]) -> tuple[Any, FloatArray, FloatArray]:
     wx = None if params.wx is None else np.asarray(params.wx, np.float64)
     wh = np.asarray(params.wh, np.float64)
+    is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
+    require(is_square, "params.wh", "of shape (n_nodes, n_nodes)", wh, ValueError)
     n_nodes = len(wh)
     b = np.zeros(n_nodes) if params.b is None else np.asarray(params.b, np.float64)
-    assert wx is None or wx.shape[1:] == (n_nodes,), (wx.shape, wh.shape)
-    assert wh.shape == (n_nodes, n_nodes), wh.shape
-    assert b.shape == (n_nodes,), (wh.shape, b.shape)
+    _require_shape("params.b", b, "(n_nodes,)", (n_nodes,))
+    if wx is not None:
+        _require_shape("params.wx", wx, "(n_features, n_nodes)", (*wx.shape[:1], n_nodes))
     return wx, wh, b
+
+
+def _require_shape(name: str, array: NDArray[Any], axes: str, shape: tuple[int, ...]) -> None:
+    require(array.shape == shape, name, f"of shape {axes} = {shape}", array, ValueError)
 
 
 def _full_h0(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None) -> FloatArray:

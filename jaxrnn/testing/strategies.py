@@ -43,6 +43,7 @@ except ImportError as error:
         "jaxrnn.testing.strategies needs hypothesis: pip install 'jaxrnn[testing]'"
     ) from error
 
+from jaxrnn.errors import require
 from jaxrnn.layers import Layer
 from jaxrnn.params import RNNParams
 
@@ -75,9 +76,10 @@ SIZES = (
 DIRECTIONS = ((1, 1), (2,), (2, 2), (1, 2, 1))
 
 
-# The size that `cases_of` draws: small, but nothing in it is empty, one, or of the same size as
-# another. As it is one, a test compiles once.
-PLAIN = Sizes((2,), 5, 3, 4)
+# The sizes that `cases_of` draws. In the first, nothing is empty, one, or of the same size as
+# another. The others have no batch axis, and a batch of one. They have few steps, as each length
+# may compile anew. The same parameters fit all of them.
+USUAL_SIZES = (Sizes((2,), 5, 3, 4), Sizes((), 2, 3, 4), Sizes((1,), 2, 3, 4))
 
 
 class Case(NamedTuple):
@@ -216,7 +218,7 @@ def cases_of(
     draw: st.DrawFn,
     init: Callable[[Any, Any, Any], Any] | st.SearchStrategy[Any],
     *,
-    sizes: st.SearchStrategy[Sizes] = st.sampled_from([PLAIN]),
+    sizes: st.SearchStrategy[Sizes] = st.sampled_from(USUAL_SIZES),
     dtype: DTypeLike = np.float32,
 ) -> Case:
     """Whole calls of any recurrence `run(params, x, h0)`, whose parameters are any tree of arrays.
@@ -225,12 +227,15 @@ def cases_of(
       draw: given by hypothesis.
       init: `init(key, n_features, n_nodes)` gives parameters; the key is drawn. Or a strategy for
         parameters, which must fit every one of `sizes`.
-      sizes: where the sizes come from.
+      sizes: where the sizes come from; by default any of `USUAL_SIZES`.
       dtype: the float type of every array. The floating arrays of the parameters are converted.
 
     Returns:
       `Case(params, x, h0)` of NumPy arrays: `x` is `(*batch, n_steps, n_features)`, and `h0`
       `(*batch, n_nodes)`.
+
+    Raises:
+      TypeError: if there is a typed key in the parameters, as NumPy has none.
 
     Example:
         import jax
@@ -253,17 +258,26 @@ def cases_of(
     else:
         key = jax.random.key(draw(st.integers(0, 2**32 - 1)))
         params = init(key, drawn.n_features, drawn.n_nodes)
-    return Case(
-        jax.tree.map(lambda array: _converted(array, dtype), params),
-        draw(inputs(drawn, dtype=dtype)),
-        draw(arrays((*drawn.batch, drawn.n_nodes), dtype)),
-    )
+    states = arrays((*drawn.batch, drawn.n_nodes), dtype)
+    params, x, h0 = in_numpy(Case(params, draw(inputs(drawn, dtype=dtype)), draw(states)))
+    return Case(jax.tree.map(lambda a: a.astype(dtype) if is_floating(a) else a, params), x, h0)
 
 
-def _converted(array: Any, dtype: DTypeLike) -> Any:
-    """The array in NumPy and, where it is floating, in that dtype."""
-    array = np.asarray(array)
-    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+def is_floating(array: Any) -> bool:
+    """Whether it is of real floating numbers, by which JAX differentiates."""
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def in_numpy(case: Case) -> Any:
+    """The case with all its arrays in NumPy, which has no typed keys."""
+
+    def converted(path: Any, leaf: Any) -> NDArray[Any]:
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        require(not is_key, name, "an array of numbers, such as jax.random.key_data(key)", leaf)
+        return np.asarray(leaf)
+
+    return jax.tree_util.tree_map_with_path(converted, case)
 
 
 @st.composite
