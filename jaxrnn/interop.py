@@ -37,10 +37,10 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
 
     Args:
       state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`, and
-        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither. The layers above have the same with
-        `l1` and so on, and the other direction has `_reverse` at the end of each key. The keys of
-        an `RNNCell` have no `_l0`. Cut the prefix off the keys if the network is part of a larger
-        model.
+        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)`. The layers above have the same with `l1` and so
+        on, and the other direction has `_reverse` at the end of each key. With `bias=False` no
+        layer has biases. The keys of an `RNNCell` have no `_l0`. Cut the prefix off the keys if the
+        network is part of a larger model.
 
     Returns:
       For each layer an `RNNParams`, or a pair (forward, backward) of them, as for `rnn_stacked`.
@@ -65,6 +65,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     is_cell = not rest.keys().isdisjoint(["weight_ih", "weight_hh"])
     two = not is_cell and any(str(key).endswith("_reverse") for key in rest)
     suffixes = ("", "_reverse") if two else ("",)
+    biased = any(str(key).startswith("bias_") for key in rest)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
@@ -76,10 +77,9 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
             wx = _take(rest, "state_dict", f"weight_ih{place}", (size, n_features))
             n_nodes, n_features = wx.shape
             wh = _take(rest, "state_dict", f"weight_hh{place}", (n_nodes, n_nodes))
-            keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
-            if rest.keys().isdisjoint(keys):
-                b = None
-            else:
+            b = None
+            if biased:
+                keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
                 b_ih, b_hh = (_take(rest, "state_dict", key, (n_nodes,)) for key in keys)
                 b = b_ih + b_hh
             directions.append(RNNParams(wx.T, wh.T, b))

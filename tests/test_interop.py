@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import combinations
 from typing import Any, cast
 
 import jax
@@ -125,7 +126,7 @@ def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
 ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
-CELL = {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh.T}
+CELL = {key.removesuffix("_l0"): value for key, value in interop.to_torch((PARAMS,)).items()}
 UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 
@@ -298,7 +299,7 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "params must be an RNNParams, but is a tuple",
     ),
     "a cell and a layer": (
-        lambda: interop.from_torch(TORCH | {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh}),
+        lambda: interop.from_torch(TORCH | CELL),
         ValueError,
         r"state_dict must have no other entries, but has \['weight_ih_l0', ",
     ),
@@ -311,11 +312,6 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: interop.from_torch({"weight_hh": PARAMS.wh}),
         ValueError,
         "state_dict must have an entry 'weight_ih'",
-    ),
-    "a cell, one bias": (
-        lambda: interop.from_torch(CELL | {"bias_hh": PARAMS.b}),
-        ValueError,
-        "state_dict must have an entry 'bias_ih'",
     ),
     "states, too few": (
         lambda: interop.unstack_states(np.ones((2, 2, 4)), network(3)),
@@ -392,6 +388,16 @@ def test_the_error_says_what_is_wrong(name: str) -> None:
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("mapping", [TORCH, CELL])
+def test_torch_has_all_biases_or_none(mapping: Any) -> None:
+    """Not those of one layer, of one direction, or one of the two."""
+    biases = [key for key in mapping if key.startswith("bias")]
+    for n in range(1, len(biases)):
+        for missing in combinations(biases, n):
+            with pytest.raises(ValueError, match=f"must have an entry '({'|'.join(missing)})'"):
+                interop.from_torch(changed(mapping, **dict.fromkeys(missing)))
 
 
 # Beside the real libraries
