@@ -5,16 +5,34 @@
 
 Arrays that come in may be anything that NumPy can read. NumPy cannot read torch's bfloat16: convert
 that with `.float()` first. Arrays that go out are new NumPy arrays, and dtypes stay as they are.
-Each `to_...` undoes its `from_...`, with one exception: torch and ONNX add two biases. Their sum
-comes in, and goes out as the first of the two, beside zeros.
+Each `to_...` undoes its `from_...`, with two exceptions. torch and ONNX add two biases: their sum
+comes in, and goes out as the first of the two, beside zeros. Flax's `residual` rounds.
 
-The outputs are those of the other library at all real steps. In the padding `h` is the last real
-state, where torch and ONNX have zeros.
+The outputs are those of the other library at all real steps. In the padding `h` holds, where torch,
+ONNX and Keras's `Bidirectional` have zeros, and Flax runs on.
 
-The mappings hold weights alone. The other library's remaining settings are options here: pass its
-activation as `activation`, pass `reverse` if its single direction runs backwards, and put the batch
-first with `jnp.moveaxis` if time is its first axis. The initial and final states of torch and ONNX
-go in by `unstack_states` and out by `stack_states`.
+The mappings hold weights alone, so nothing here can see the other library's settings. A setting
+that is not passed on changes the outputs, and no error says so:
+
+- Activation (torch `nonlinearity`, Keras `activation`, Flax `activation_fn`, ONNX `activations`):
+  as `activation`. With ONNX's `clip=c` it is `lambda a: jnp.tanh(jnp.clip(a, -c, c))`. If ONNX has
+  another for each direction, run each of the pair by `rnn_states`, the second with `reverse=True`.
+- Flax `residual=True`: as `residual=True` of the four functions for Flax.
+- One direction that runs backwards (Keras `go_backwards`, Flax `reverse`, ONNX `direction`): as
+  `reverse=True`. Here and in ONNX each state stands beside its input. Keras returns the states in
+  the order in which they were processed, which is `jnp.flip(h, 1)` of those here. So does Flax
+  without `keep_order`, but with `seq_lengths` it turns only the real steps of each sequence, and
+  the padding stays at the end.
+- Time as the first axis (torch without `batch_first`, ONNX, Flax `time_major`): put the batch first
+  with `jnp.moveaxis`.
+- Lengths (torch's packed sequences, ONNX `sequence_lens`, Flax `seq_lengths`): as `lengths`. The
+  mask of Keras is a `leak`: `leak=mask[..., None]`.
+- Initial states: those of torch and ONNX go in by `unstack_states`, and final states go out by
+  `stack_states`. A state of Keras or Flax goes in as `h0` as it is. With Keras `stateful` that is
+  the last state of the call before, and with Flax `carry_init` what this makes.
+- A dtype of computation other than that of the weights (Flax `dtype`, a policy of Keras): cast the
+  parameters, `x` and `h0` to it.
+- Dropout: torch's is that of `rnn_stacked`. That of Keras, within a layer, has no option here.
 """
 
 import re
@@ -37,10 +55,10 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
 
     Args:
       state_dict: `weight_ih_l0` `(n_nodes, n_features)`, `weight_hh_l0` `(n_nodes, n_nodes)`, and
-        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)` or neither. The layers above have the same with
-        `l1` and so on, and the other direction has `_reverse` at the end of each key. The keys of
-        an `RNNCell` have no `_l0`. Cut the prefix off the keys if the network is part of a larger
-        model.
+        `bias_ih_l0` and `bias_hh_l0` `(n_nodes,)`. The layers above have the same with `l1` and so
+        on, and the other direction has `_reverse` at the end of each key. With `bias=False` no
+        layer has biases. The keys of an `RNNCell` have no `_l0`. Cut the prefix off the keys if the
+        network is part of a larger model.
 
     Returns:
       For each layer an `RNNParams`, or a pair (forward, backward) of them, as for `rnn_stacked`.
@@ -65,6 +83,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     is_cell = not rest.keys().isdisjoint(["weight_ih", "weight_hh"])
     two = not is_cell and any(str(key).endswith("_reverse") for key in rest)
     suffixes = ("", "_reverse") if two else ("",)
+    biased = any(str(key).startswith("bias_") for key in rest)
     layers: list[Layer[Array]] = []
     n_features: int | str = "n_features"
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
@@ -76,10 +95,9 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
             wx = _take(rest, "state_dict", f"weight_ih{place}", (size, n_features))
             n_nodes, n_features = wx.shape
             wh = _take(rest, "state_dict", f"weight_hh{place}", (n_nodes, n_nodes))
-            keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
-            if rest.keys().isdisjoint(keys):
-                b = None
-            else:
+            b = None
+            if biased:
+                keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
                 b_ih, b_hh = (_take(rest, "state_dict", key, (n_nodes,)) for key in keys)
                 b = b_ih + b_hh
             directions.append(RNNParams(wx.T, wh.T, b))
@@ -202,7 +220,8 @@ def unstack_states(h: Any, layers: Sequence[Layer[Any]]) -> tuple[Any, ...]:
 
     Args:
       h: `(n_layers * n_directions, *batch, n_nodes)`: `h_0` or `h_n` of a `torch.nn.RNN`,
-        `initial_h` or `Y_h` of ONNX's `RNN`.
+        `initial_h` or `Y_h` of ONNX's `RNN`. ONNX's `layout=1` has the batch first: move that axis
+        to the second place.
       layers: those of `rnn_stacked`. The one layer of `from_onnx` is `(layer,)`.
 
     Returns:
@@ -283,7 +302,8 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
 
     Args:
       weights: `kernel` `(n_features, n_nodes)`, `recurrent_kernel` `(n_nodes, n_nodes)`, and `bias`
-        `(n_nodes,)` or none.
+        `(n_nodes,)` or none. The two layers of a `Bidirectional` have the same names, so read its
+        `forward_layer` and its `backward_layer` one by one.
 
     Example:
         import numpy as np
@@ -316,12 +336,14 @@ def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
     return weights if arrays.b is None else weights | {"bias": arrays.b}
 
 
-def from_linen(params: Mapping[str, Any]) -> RNNParams[Array]:
+def from_linen(params: Mapping[str, Any], *, residual: bool = False) -> RNNParams[Array]:
     """The parameters of a Flax linen `SimpleCell`: of a `linen.RNN`, `variables["params"]["cell"]`.
 
     Args:
       params: `{"i": {"kernel": ..., "bias": ...}, "h": {"kernel": ...}}`, of shapes
         `(n_features, n_nodes)`, `(n_nodes,)` and `(n_nodes, n_nodes)`.
+      residual: that of the cell. If true, the cell adds `h` before its activation, so `wh` is the
+        kernel of `h` plus the identity, rounded to its dtype.
 
     Example:
         import numpy as np
@@ -330,11 +352,13 @@ def from_linen(params: Mapping[str, Any]) -> RNNParams[Array]:
         weights = {"i": {"kernel": np.ones((3, 4)), "bias": np.ones(4)}, "h": {"kernel": np.eye(4)}}
         assert interop.from_linen(weights).wx.shape == (3, 4)
     """
-    return _from_flax("params", params, "i", "h")
+    return _from_flax("params", params, "i", "h", residual)
 
 
-def to_linen(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
+def to_linen(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None.
+
+    `residual` is that of the cell, as in `from_linen`.
 
     Example:
         import jax
@@ -343,14 +367,15 @@ def to_linen(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
         weights = interop.to_linen(init_params(jax.random.key(0), 3, 4))
         assert weights["i"]["kernel"].shape == (3, 4)
     """
-    return _to_flax(params, "i", "h")
+    return _to_flax(params, "i", "h", residual)
 
 
-def from_nnx(state: Mapping[str, Any]) -> RNNParams[Array]:
+def from_nnx(state: Mapping[str, Any], *, residual: bool = False) -> RNNParams[Array]:
     """The parameters of a Flax nnx `SimpleCell`: `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
 
     Args:
       state: as in `from_linen`, with `dense_i` for `i` and `dense_h` for `h`.
+      residual: as in `from_linen`.
 
     Example:
         import numpy as np
@@ -360,13 +385,13 @@ def from_nnx(state: Mapping[str, Any]) -> RNNParams[Array]:
         params = interop.from_nnx({"dense_i": into, "dense_h": {"kernel": np.eye(4)}})
         assert params.wx.shape == (3, 4)
     """
-    return _from_flax("state", state, "dense_i", "dense_h")
+    return _from_flax("state", state, "dense_i", "dense_h", residual)
 
 
-def to_nnx(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
+def to_nnx(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`.
 
-    The bias is zeros where `b` is None, as in `to_linen`.
+    The bias is zeros where `b` is None, and `residual` is that of the cell, as in `to_linen`.
 
     Example:
         import jax
@@ -375,10 +400,13 @@ def to_nnx(params: RNNParams[Any]) -> dict[str, dict[str, Array]]:
         state = interop.to_nnx(init_params(jax.random.key(0), 3, 4))
         assert state["dense_i"]["kernel"].shape == (3, 4)
     """
-    return _to_flax(params, "dense_i", "dense_h")
+    return _to_flax(params, "dense_i", "dense_h", residual)
 
 
-def _from_flax(name: str, nested: Mapping[str, Any], i: str, h: str) -> RNNParams[Array]:
+def _from_flax(
+    name: str, nested: Mapping[str, Any], i: str, h: str, residual: bool
+) -> RNNParams[Array]:
+    require(isinstance(residual, bool), "residual", "a bool", residual)
     rest = _entries(name, nested)
     for key in (i, h):
         if key not in rest:
@@ -390,12 +418,15 @@ def _from_flax(name: str, nested: Mapping[str, Any], i: str, h: str) -> RNNParam
     wh = _take(within, f"{name}[{h!r}]", "kernel", (n_nodes, n_nodes))
     for where, left in ((name, rest), (f"{name}[{i!r}]", into), (f"{name}[{h!r}]", within)):
         _refuse_others(where, left)
-    return RNNParams(wx, wh, b)
+    # act(x wx + h wh + h + b) has wh + 1. int8 promotes to all dtypes but bool and unsigned ones.
+    return RNNParams(wx, wh + np.eye(n_nodes, dtype=np.int8) if residual else wh, b)
 
 
-def _to_flax(params: RNNParams[Any], i: str, h: str) -> dict[str, dict[str, Array]]:
-    arrays = _as_arrays("params", params)
-    return {i: {"kernel": arrays.wx, "bias": _bias_or_zeros(arrays)}, h: {"kernel": arrays.wh}}
+def _to_flax(params: RNNParams[Any], i: str, h: str, residual: bool) -> dict[str, dict[str, Array]]:
+    require(isinstance(residual, bool), "residual", "a bool", residual)
+    wx, wh, _ = arrays = _as_arrays("params", params)
+    kernel = wh - np.eye(len(wh), dtype=np.int8) if residual else wh
+    return {i: {"kernel": wx, "bias": _bias_or_zeros(arrays)}, h: {"kernel": kernel}}
 
 
 def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:

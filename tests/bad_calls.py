@@ -215,17 +215,20 @@ def interop_calls(sizes: Any) -> dict[Callable[..., Any], tuple[Arguments, Fault
         **faults_of_params(("layers", 0, 1), params),
     }
     layers = (pair, (upper, upper))
+    of_linen, faults_of_linen = of_mapping("params", interop.to_linen(params))
+    of_nnx, faults_of_nnx = of_mapping("state", interop.to_nnx(params))
+    residual: Faults = {("residual",): BOOLS}
     return {
         interop.from_torch: of_mapping("state_dict", interop.to_torch(layers)),
         interop.from_onnx: of_mapping("inputs", interop.to_onnx(pair)),
         interop.from_keras: of_mapping("weights", interop.to_keras(params)),
-        interop.from_linen: of_mapping("params", interop.to_linen(params)),
-        interop.from_nnx: of_mapping("state", interop.to_nnx(params)),
+        interop.from_linen: (of_linen, faults_of_linen | residual),
+        interop.from_nnx: (of_nnx, faults_of_nnx | residual),
         interop.to_torch: ({"layers": layers}, layers_faults),
         interop.to_onnx: ({"layer": pair}, layer_faults),
         interop.to_keras: ({"params": params}, faults),
-        interop.to_linen: ({"params": params}, faults),
-        interop.to_nnx: ({"params": params}, faults),
+        interop.to_linen: ({"params": params}, faults | residual),
+        interop.to_nnx: ({"params": params}, faults | residual),
     }
 
 

@@ -1,9 +1,12 @@
 """Weights come from and go to other libraries, and give there what they give here."""
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, cast
+from inspect import signature
+from itertools import combinations
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from jax.nn.initializers import zeros
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing.relations import RELATIONS
 from jaxrnn.testing.strategies import Case
+from tests.bad_values import Missing, replaced
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like, scanned
 
 N_FEATURES, N_NODES = 3, 4
@@ -34,7 +38,7 @@ def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) 
 PARAMS = network(1)[0]
 PAIR = network(1, bidirectional=True)[0]
 
-ROUND_TRIPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Any]] = {
+ROUND_TRIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
     "torch": (interop.to_torch, interop.from_torch, network(3)),
     "torch, two directions": (interop.to_torch, interop.from_torch, network(2, bidirectional=True)),
     "torch, no bias": (interop.to_torch, interop.from_torch, network(2, biased=False)),
@@ -46,6 +50,12 @@ ROUND_TRIPS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], Any]] =
     "linen": (interop.to_linen, interop.from_linen, PARAMS),
     "nnx": (interop.to_nnx, interop.from_nnx, PARAMS),
 }
+for name in ("linen", "nnx"):
+    to, back, _ = ROUND_TRIPS[name]
+    # Of weights which the identity does not round.
+    eighths = PARAMS._replace(wh=np.round(8 * PARAMS.wh) / 8)
+    both = partial(to, residual=True), partial(back, residual=True)
+    ROUND_TRIPS[f"{name}, residual"] = (*both, eighths)
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
@@ -124,34 +134,14 @@ def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
+CELL = {key.removesuffix("_l0"): value for key, value in interop.to_torch((PARAMS,)).items()}
 ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
-CELL = {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh.T}
 UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "not a mapping": (lambda: interop.from_torch([1]), TypeError, "state_dict must be a mapping"),  # type: ignore[arg-type]
     "empty": (lambda: interop.from_torch({}), ValueError, "an entry 'weight_ih_l0'"),
-    "no recurrent weights": (
-        lambda: interop.from_torch(changed(TORCH, weight_hh_l1=None)),
-        ValueError,
-        "state_dict must have an entry 'weight_hh_l1'",
-    ),
-    "one bias": (
-        lambda: interop.from_torch(changed(TORCH, bias_hh_l0_reverse=None)),
-        ValueError,
-        "an entry 'bias_hh_l0_reverse'",
-    ),
-    "one direction of a layer": (
-        lambda: interop.from_torch(changed(TORCH, weight_ih_l1_reverse=None)),
-        ValueError,
-        "an entry 'weight_ih_l1_reverse'",
-    ),
-    "one direction of the first layer": (
-        lambda: interop.from_torch(changed(TORCH, weight_ih_l0_reverse=None)),
-        ValueError,
-        "an entry 'weight_ih_l0_reverse'",
-    ),
     "a masked array": (
         lambda: interop.from_torch(changed(TORCH, bias_hh_l1=np.ma.masked_array(np.ones(4)))),
         TypeError,
@@ -182,22 +172,12 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         r"state_dict\['weight_ih_l0_reverse'\] must be of shape \(4, 3\), but is of shape \(5, 3\)",
     ),
-    "a key that is no string": (
-        lambda: interop.from_torch(cast(Any, TORCH | {1: np.ones(3)})),
-        ValueError,
-        r"state_dict must have no other entries, but has \[1\]",
-    ),
     "a layer between": (
         lambda: interop.from_torch(
             {key.replace("l1", "l2"): value for key, value in TORCH.items()}
         ),
         ValueError,
         "state_dict must have an entry 'weight_ih_l1'",
-    ),
-    "left over": (
-        lambda: interop.from_torch(changed(TORCH, weight_hr_l0=np.ones(4))),
-        ValueError,
-        r"state_dict must have no other entries, but has \['weight_hr_l0'\]",
     ),
     "not numbers": (
         lambda: interop.from_torch(changed(TORCH, weight_hh_l0="text")),
@@ -214,63 +194,16 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         r"inputs\['W'\] must have 1 or 2 directions, but has shape \(3, 4, 3\)",
     ),
-    "one bias for ONNX": (
-        lambda: interop.from_onnx(changed(ONNX, B=np.ones((1, 4)))),
-        ValueError,
-        r"inputs\['B'\] must be of shape \(1, 8\), but is of shape \(1, 4\)",
-    ),
-    "no W": (lambda: interop.from_onnx({}), ValueError, "inputs must have an entry 'W'"),
-    "left over for ONNX": (
-        lambda: interop.from_onnx(changed(ONNX, P=np.ones(4))),
-        ValueError,
-        r"inputs must have no other entries, but has \['P'\]",
-    ),
-    "left over for Keras": (
-        lambda: interop.from_keras(changed(KERAS, gamma=np.ones(4))),
-        ValueError,
-        r"weights must have no other entries, but has \['gamma'\]",
-    ),
-    "no kernel": (
-        lambda: interop.from_keras(changed(KERAS, kernel=None)),
-        ValueError,
-        "weights must have an entry 'kernel'",
-    ),
-    "Keras": (
-        lambda: interop.from_keras(changed(KERAS, recurrent_kernel=np.ones((3, 4)))),
-        ValueError,
-        r"weights\['recurrent_kernel'\] must be of shape \(4, 4\), but is of shape \(3, 4\)",
-    ),
     "linen": (
         lambda: interop.from_linen({"cell": LINEN}),
         ValueError,
         r"params must have an entry 'i', but has \['cell'\]",
     ),
-    "linen without a bias": (
-        lambda: interop.from_linen(changed(LINEN, i={"kernel": PARAMS.wx})),
-        ValueError,
-        r"params\['i'\] must have an entry 'bias'",
-    ),
-    "linen, not a mapping": (
-        lambda: interop.from_linen(changed(LINEN, h=PARAMS.wh)),
+    "residual": (
+        lambda: interop.to_nnx(PARAMS, residual=cast(Any, 1)),
         TypeError,
-        r"params\['h'\] must be a mapping of arrays, but is of shape",
+        "residual must be a bool, but is 1",
     ),
-    "linen, another cell": (
-        lambda: interop.from_linen(changed(LINEN, o=LINEN["h"])),
-        ValueError,
-        r"params must have no other entries, but has \['o'\]",
-    ),
-    "linen, left over of i": (
-        lambda: interop.from_linen(changed(LINEN, i=LINEN["i"] | {"scale": PARAMS.b})),
-        ValueError,
-        r"params\['i'\] must have no other entries, but has \['scale'\]",
-    ),
-    "linen, left over": (
-        lambda: interop.from_linen(changed(LINEN, h={"kernel": PARAMS.wh, "bias": PARAMS.b})),
-        ValueError,
-        r"params\['h'\] must have no other entries, but has \['bias'\]",
-    ),
-    "nnx": (lambda: interop.from_nnx(LINEN), ValueError, "state must have an entry 'dense_i'"),
     "to torch, params": (lambda: interop.to_torch(PARAMS), TypeError, "layers must be a tuple"),
     "to torch, directions": (
         lambda: interop.to_torch((PAIR, PARAMS)),
@@ -298,45 +231,9 @@ WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "params must be an RNNParams, but is a tuple",
     ),
     "a cell and a layer": (
-        lambda: interop.from_torch(TORCH | {"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wh}),
+        lambda: interop.from_torch(TORCH | CELL),
         ValueError,
         r"state_dict must have no other entries, but has \['weight_ih_l0', ",
-    ),
-    "a cell, recurrent weights": (
-        lambda: interop.from_torch({"weight_ih": PARAMS.wx.T, "weight_hh": PARAMS.wx}),
-        ValueError,
-        r"state_dict\['weight_hh'\] must be of shape \(4, 4\), but is of shape \(3, 4\)",
-    ),
-    "a cell, no input weights": (
-        lambda: interop.from_torch({"weight_hh": PARAMS.wh}),
-        ValueError,
-        "state_dict must have an entry 'weight_ih'",
-    ),
-    "a cell, one bias": (
-        lambda: interop.from_torch(CELL | {"bias_hh": PARAMS.b}),
-        ValueError,
-        "state_dict must have an entry 'bias_ih'",
-    ),
-    "states, too few": (
-        lambda: interop.unstack_states(np.ones((2, 2, 4)), network(3)),
-        ValueError,
-        r"h must be of shape \(3, \*batch, 4\) to fit layers of \[4, 4, 4\] nodes, "
-        r"but is of shape \(2, 2, 4\)",
-    ),
-    "states, nodes": (
-        lambda: interop.unstack_states(np.ones((2, 2, 3)), (PAIR,)),
-        ValueError,
-        r"h must be of shape \(2, \*batch, 4\) to fit .* but is of shape \(2, 2, 3\)",
-    ),
-    "states, one axis": (
-        lambda: interop.unstack_states(np.ones(4), network(1)),
-        ValueError,
-        r"h must be of shape \(1, \*batch, 4\) to fit .* but is of shape \(4,\)",
-    ),
-    "states, a number": (
-        lambda: interop.unstack_states(1.0, network(1)),
-        ValueError,
-        r"h must be of shape \(1, \*batch, 4\) to fit .* but is of shape \(\)",
     ),
     "states, unlike layers": (
         lambda: interop.unstack_states(np.ones((2, 2, 4)), (*network(1), UNLIKE)),
@@ -392,6 +289,61 @@ def test_the_error_says_what_is_wrong(name: str) -> None:
     call, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4), (3, 2, 3), (4,), ()])
+def test_the_error_says_which_shape_of_states_fits(shape: tuple[int, ...]) -> None:
+    fits = "h must be of shape (3, *batch, 4) to fit layers of [4, 4, 4] nodes, but is of shape "
+    with pytest.raises(ValueError, match=re.escape(f"{fits}{shape}")):
+        interop.unstack_states(np.ones(shape), network(3))
+
+
+# The functions that read a mapping, such a mapping, and those of its entries that may be missing
+MAPPINGS: dict[str, tuple[Callable[[Any], Any], dict[str, Any], list[str]]] = {
+    "torch": (interop.from_torch, TORCH, []),
+    "torch, a cell": (interop.from_torch, CELL, []),
+    "onnx": (interop.from_onnx, ONNX, ["B"]),
+    "keras": (interop.from_keras, KERAS, ["bias"]),
+    "linen": (interop.from_linen, LINEN, []),
+    "nnx": (interop.from_nnx, interop.to_nnx(PARAMS), []),
+}
+
+
+def places(mapping: dict[str, Any], around: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in mapping.items():
+        yield (*around, key)
+        if isinstance(value, dict):
+            yield from places(value, (*around, key))
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_the_error_names_an_entry_that_is_missing_wrong_or_unknown(name: str) -> None:
+    read, mapping, optional = MAPPINGS[name]
+    argument, *_ = signature(read).parameters
+
+    def check(place: tuple[Any, ...], value: Any, message: str) -> None:
+        around = argument + "".join(f"['{key}']" for key in place[:-1])
+        with pytest.raises((TypeError, ValueError), match=re.escape(around + message)):
+            read(replaced(mapping, place, value))
+
+    for place in places(mapping):
+        *around, key = place
+        if key not in optional:
+            check(place, Missing, f" must have an entry '{key}'")
+        check(place, np.ones(()), f"['{key}'] must be ")
+        for unknown in ("weight_hr_l0", 1):
+            has = f" must have no other entries, but has [{unknown!r}]"
+            check((*around, unknown), np.ones(4), has)
+
+
+@pytest.mark.parametrize("mapping", [TORCH, CELL])
+def test_torch_has_all_biases_or_none(mapping: Any) -> None:
+    """Not those of one layer, of one direction, or one of the two."""
+    biases = [key for key in mapping if key.startswith("bias")]
+    for n in range(1, len(biases)):
+        for missing in combinations(biases, n):
+            with pytest.raises(ValueError, match=f"must have an entry '({'|'.join(missing)})'"):
+                interop.from_torch(changed(mapping, **dict.fromkeys(missing)))
 
 
 # Beside the real libraries
@@ -537,102 +489,157 @@ def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@with_library("keras")
-@pytest.mark.usefixtures("keras_on_jax")
-@pytest.mark.filterwarnings("ignore")  # those of Keras
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("biased", [True, False])
-def test_keras(activation: str, biased: bool) -> None:
+class Theirs(NamedTuple):
+    """A layer of another library: its weights, and its states and last state with such weights."""
+
+    weights: Any
+    run: Callable[..., tuple[Any, Any]]
+
+
+def keras_layer(activation: str, **settings: Any) -> Theirs:
     import keras
 
     keras.utils.set_random_seed(0)
-    layer = keras.layers.SimpleRNN(N_NODES, activation=activation, use_bias=biased)
+    settings |= {"return_sequences": True, "return_state": True}
+    layer = keras.layers.SimpleRNN(N_NODES, activation=activation, **settings)
     layer.build(X.shape)
-    ours = interop.from_keras({each.name: each.numpy() for each in layer.weights})
-    assert_close(layer(np.float32(X)), single(ours, activation)[0], 1e-6)
-    params = PARAMS if biased else PARAMS._replace(b=None)
-    layer.set_weights(list(interop.to_keras(params).values()))
-    expected, gradient = single(params, activation)
     others = [each.value for each in layer.non_trainable_variables]
 
-    def loss(variables: Any) -> Any:
-        last, _ = layer.stateless_call(variables, others, np.float32(X))
+    def run(weights: Any) -> tuple[Any, Any]:
+        values = [weights[each.name] for each in layer.trainable_variables]
+        (h, last), _ = layer.stateless_call(values, others, np.float32(X))
+        return h, last
+
+    return Theirs({each.name: each.numpy() for each in layer.weights}, run)
+
+
+def linen_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
+    from flax import linen
+
+    cell = linen.SimpleCell(N_NODES, activation_fn=ACTIVATIONS[activation], residual=residual)
+    rnn = linen.RNN(cell, return_carry=True, **settings)
+    x = np.float32(X)
+
+    def run(weights: Any, lengths: Any = None) -> tuple[Any, Any]:
+        last, h = rnn.apply({"params": {"cell": weights}}, x, seq_lengths=lengths)
+        return h, last
+
+    return Theirs(rnn.init(jax.random.key(0), x)["params"]["cell"], run)
+
+
+def nnx_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
+    from flax import nnx
+
+    options: Any = {"activation_fn": ACTIVATIONS[activation], "residual": residual}
+    cell = nnx.SimpleCell(N_FEATURES, N_NODES, **options, rngs=nnx.Rngs(0))
+    rnn = nnx.RNN(cell, return_carry=True, **settings)
+    graph, state, others = nnx.split(rnn, nnx.Param, ...)
+
+    def run(weights: Any, lengths: Any = None) -> tuple[Any, Any]:
+        nnx.replace_by_pure_dict(state, {"cell": weights})
+        h0 = jnp.zeros((2, N_NODES))
+        rnn = nnx.merge(graph, state, others)
+        last, h = rnn(jnp.float32(X), initial_carry=h0, seq_lengths=lengths)
+        return h, last
+
+    return Theirs(nnx.to_pure_dict(state)["cell"], run)
+
+
+LIBRARIES: dict[str, tuple[Callable[..., Theirs], Callable[..., Any], Callable[..., Any]]] = {
+    "keras": (keras_layer, interop.from_keras, interop.to_keras),
+    "linen": (linen_layer, interop.from_linen, interop.to_linen),
+    "nnx": (nnx_layer, interop.from_nnx, interop.to_nnx),
+}
+KERAS_MARKS = [with_library("keras"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.usefixtures("keras_on_jax")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("library", "settings"),
+    [
+        pytest.param("keras", {}, marks=KERAS_MARKS),
+        pytest.param("keras", {"use_bias": False}, marks=KERAS_MARKS),
+        pytest.param("linen", {}, marks=with_library("flax")),
+        pytest.param("linen", {"residual": True}, marks=with_library("flax")),
+        pytest.param("nnx", {}, marks=with_library("flax")),
+        pytest.param("nnx", {"residual": True}, marks=with_library("flax")),
+    ],
+)
+def test_keras_and_flax(library: str, settings: Any, activation: str) -> None:
+    """Values with weights from there and from here, and gradients."""
+    layer, read, write = LIBRARIES[library]
+    weights, run = layer(activation, **settings)
+    options = {key: value for key, value in settings.items() if key == "residual"}
+    ours = read(weights, **options)
+    assert_close(run(weights)[1], single(ours, activation)[0], 1e-6)
+    params = PARAMS._replace(b=None) if ours.b is None else PARAMS
+    expected, gradient = single(params, activation)
+
+    def loss(weights: Any) -> Any:
+        last = run(weights)[1]
         return half_square(last), last
 
-    variables = [each.value for each in layer.trainable_variables]
-    theirs, last = jax.grad(loss, has_aux=True)(variables)
+    in_theirs = jax.tree.map(np.float32, write(params, **options))
+    theirs, last = jax.grad(loss, has_aux=True)(in_theirs)
     assert_close(last, expected, 1e-6)
-    assert_close(theirs, list(interop.to_keras(gradient).values()), 1e-5)
+    assert_close(theirs, write(gradient), 1e-5)
+
+
+@with_library("flax")
+@pytest.mark.parametrize("keep_order", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_flax_reversed(library: str, lengths: Any, keep_order: bool) -> None:
+    """Without `keep_order` it turns the real steps of each sequence."""
+    layer, read, _ = LIBRARIES[library]
+    weights, run = layer("tanh", reverse=True, keep_order=keep_order)
+    theirs, last = run(weights, lengths)
+    options: Any = {"lengths": lengths, "reverse": True}
+    ours = rnn_states(read(weights), np.float32(X), **options).h
+    for i, length in enumerate([6, 6] if lengths is None else lengths):
+        real = theirs[i, :length]
+        assert_close(real if keep_order else np.flip(real, 0), ours[i, :length], 1e-6)
+    assert_close(last, ours[:, 0], 1e-6)
 
 
 @with_library("keras")
 @pytest.mark.usefixtures("keras_on_jax")
 @pytest.mark.filterwarnings("ignore")  # those of Keras
-def test_a_mask_of_keras_is_a_leak() -> None:
-    """With holes, and with False in the first and in the last step."""
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
+    """With holes, and with False in the first and in the last step. Backwards all steps turn."""
     import keras
 
-    keras.utils.set_random_seed(0)
-    layer = keras.layers.SimpleRNN(N_NODES, return_sequences=True)
+    layer = keras.layers.SimpleRNN(N_NODES, return_sequences=True, go_backwards=go_backwards)
+    layer.build(X.shape)
+    layer.set_weights([*interop.to_keras(PARAMS).values()])
     mask = np.array([[0, 1, 0, 0, 1, 1], [1, 0, 1, 1, 0, 0]], np.float32)
     theirs = layer(np.float32(X), mask=mask > 0)
-    params = interop.from_keras({each.name: each.numpy() for each in layer.weights})
-    assert_close(rnn_states(params, np.float32(X), leak=mask[..., None]).h, theirs, 1e-6)
+    params, x = jax.tree.map(np.float32, (PARAMS, X))
+    ours = rnn_states(params, x, leak=mask[..., None], reverse=go_backwards).h
+    assert_close(ours, jnp.flip(theirs, 1) if go_backwards else theirs, 1e-6)
 
 
-@with_library("flax")
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_linen(activation: str) -> None:
-    from flax import linen
+@with_library("keras")
+@pytest.mark.usefixtures("keras_on_jax")
+@pytest.mark.filterwarnings("ignore")  # those of Keras
+def test_the_directions_of_keras_are_read_one_by_one() -> None:
+    import keras
 
-    cell = linen.SimpleCell(N_NODES, activation_fn=ACTIVATIONS[activation])
-    rnn = linen.RNN(cell, return_carry=True)
-    variables = rnn.init(jax.random.key(0), np.float32(X))
-    ours = interop.from_linen(variables["params"]["cell"])
-    assert_close(rnn.apply(variables, np.float32(X))[0], single(ours, activation)[0], 1e-6)
-    expected, gradient = single(PARAMS, activation)
-
-    def loss(params: Any) -> Any:
-        last = rnn.apply({"params": {"cell": params}}, np.float32(X))[0]
-        return half_square(last), last
-
-    in_linen = jax.tree.map(np.float32, interop.to_linen(PARAMS))
-    theirs, last = jax.grad(loss, has_aux=True)(in_linen)
-    assert_close(last, expected, 1e-6)
-    assert_close(theirs, interop.to_linen(gradient), 1e-5)
-
-
-@with_library("flax")
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_nnx(activation: str) -> None:
-    from flax import nnx
-
-    cell = nnx.SimpleCell(
-        N_FEATURES, N_NODES, activation_fn=ACTIVATIONS[activation], rngs=nnx.Rngs(0)
+    both = keras.layers.Bidirectional(keras.layers.SimpleRNN(N_NODES, return_sequences=True))
+    theirs = both(np.float32(X))
+    forward, backward = (
+        interop.from_keras({each.name: each.numpy() for each in layer.weights})
+        for layer in (both.forward_layer, both.backward_layer)
     )
-    graph, state, others = nnx.split(nnx.RNN(cell), nnx.Param, ...)
-    weights = nnx.to_pure_dict(state)["cell"]
-
-    def loss(weights: Any) -> Any:
-        nnx.replace_by_pure_dict(state, {"cell": weights})
-        last, _ = nnx.merge(graph, state, others)(
-            jnp.float32(X), initial_carry=jnp.zeros((2, N_NODES)), return_carry=True
-        )
-        return half_square(last), last
-
-    ours = interop.from_nnx(weights)
-    assert_close(loss(weights)[1], single(ours, activation)[0], 1e-6)
-    expected, gradient = single(PARAMS, activation)
-    in_nnx = jax.tree.map(np.float32, interop.to_nnx(PARAMS))
-    theirs, last = jax.grad(loss, has_aux=True)(in_nnx)
-    assert_close(last, expected, 1e-6)
-    assert_close(theirs, interop.to_nnx(gradient), 1e-5)
+    assert_close(rnn_stacked([(forward, backward)], np.float32(X)).h, theirs, 1e-6)
 
 
 @with_library("onnx", "onnxruntime")
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("activation", "clip"), [("tanh", None), ("relu", None), ("tanh", 0.2)])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-def test_onnx(direction: str, activation: str) -> None:
+def test_onnx(direction: str, activation: str, clip: float | None) -> None:
     """With sequences of different lengths; ONNX Runtime gives no gradients."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -646,6 +653,7 @@ def test_onnx(direction: str, activation: str) -> None:
         "hidden_size": N_NODES,
         "activations": [activation.capitalize()] * n_directions,
     }
+    attributes |= {} if clip is None else {"clip": clip}
     names = ["X", "W", "R", "B", "lengths", "initial_h"]
     initial_h = np.float32(numbers((n_directions, 2, N_NODES), seed=1)[0])
     node = helper.make_node("RNN", names, ["Y", "Y_h"], **attributes)
@@ -668,6 +676,9 @@ def test_onnx(direction: str, activation: str) -> None:
     states, last = session.run(None, {"X": x})
     states = np.moveaxis(states, 1, 2)  # steps, batch, directions, nodes
 
+    def clipped(a: jax.Array) -> jax.Array:
+        return ACTIVATIONS[activation](jnp.clip(a, -clip, clip))  # type: ignore[operator]
+
     layers = (interop.from_onnx(inputs),)
     out = rnn_stacked(
         layers,
@@ -675,7 +686,7 @@ def test_onnx(direction: str, activation: str) -> None:
         interop.unstack_states(initial_h, layers),
         lengths=LENGTHS,
         reverse=direction == "reverse",
-        activation=ACTIVATIONS[activation],
+        activation=ACTIVATIONS[activation] if clip is None else clipped,
     )
     real = (np.arange(6) < LENGTHS[:, None])[..., None]
     theirs = states.swapaxes(0, 1).reshape(2, 6, -1)
