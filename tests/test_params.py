@@ -93,7 +93,7 @@ NO_ROWS = returning(lambda key, shape: jnp.ones(shape) * (1 / shape[0]))
 SEVEN = returning(lambda key, shape: jnp.zeros(7))
 COMPLEX = returning(lambda key, shape: jnp.zeros(shape, jnp.complex64))
 KEYS, LISTS = returning(jax.random.split), returning(lambda key, shape: [0.0] * 3)
-# Of each kind of argument some that are wrong. Any others are in `test_fuzz_errors.py`.
+# Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
 WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
     (TypeError, "key must be one JAX PRNG key.* but is None", {"key": None}),
     (TypeError, r"key .*jax.vmap.* is of shape \(2,\)", {"key": jax.random.split(KEY, 2)}),
@@ -107,7 +107,6 @@ WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
         {"n_features": 0, "wx_init": NO_ROWS},
     ),
     (TypeError, r"wx_init must be a callable \(.*\) -> array, but is 0.01", {"wx_init": 0.01}),
-    (TypeError, "wh_init .* but is None", {"wh_init": None}),
     (ValueError, r"b_init returns must be of shape \(3,\), but .* \(7,\)", {"b_init": SEVEN}),
     (TypeError, "wx_init returns must be .* real numbers, .* complex64", {"wx_init": COMPLEX}),
     (TypeError, "wh_init returns must be .* real numbers, but is .* key", {"wh_init": KEYS}),
@@ -118,10 +117,7 @@ WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
         {"b_init": lambda key: key},
     ),
     (TypeError, "dtype .* floating type, but is <class 'int'>", {"dtype": int}),
-    (TypeError, "dtype .* but is 'complex64'", {"dtype": "complex64"}),
-    (TypeError, "dtype must .* but is None", {"dtype": None}),
     (TypeError, "dtype must .* but is of shape", {"dtype": jnp.ones(3)}),
-    (TypeError, "dtype must .* but is 'wide'", {"dtype": "wide"}),
 ]
 
 
