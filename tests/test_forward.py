@@ -10,20 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+from jaxrnn import rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from tests.helpers import (
     ACTIVATIONS,
     H0,
+    PARAMS,
     X,
     assert_close,
     assert_equal,
     numbers,
     over_numerics,
 )
-from tests.helpers import PARAMS as OF_THREE
-
-PARAMS = RNNParams(*map(np.float32, numbers((2, 4), (4, 4), (4,))))
 
 
 @partial(jax.jit, static_argnames="activation")
@@ -52,17 +50,17 @@ def test_values_are_the_oracles(
 @pytest.mark.parametrize("leak", [None, numbers((2, 3, 6, 4), seed=2)[0]], ids=["", "leak"])
 def test_steps_one_by_one_are_the_states(leak: Any) -> None:
     h: Any = H0
-    a, states = rnn_states(OF_THREE, X, H0, leak=leak)
+    a, states = rnn_states(PARAMS, X, H0, leak=leak)
     for t in range(6):
-        h = rnn_step(OF_THREE, h, X[..., t, :], leak=None if leak is None else leak[..., t, :])
+        h = rnn_step(PARAMS, h, X[..., t, :], leak=None if leak is None else leak[..., t, :])
         assert_close(h, states[..., t, :], 1e-6)
-    assert_close(rnn_forward(OF_THREE, X, H0, leak=leak), h, 1e-6)
+    assert_close(rnn_forward(PARAMS, X, H0, leak=leak), h, 1e-6)
     if leak is None:
         assert_close(states, np.tanh(a), 1e-6)
 
 
 def test_a_step_broadcasts_states_against_inputs() -> None:
-    h, x_t = (array.astype(np.float32) for array in numbers((5, 1, 4), (3, 2), seed=1))
+    h, x_t = (array.astype(np.float32) for array in numbers((5, 1, 4), (3, 3), seed=1))
     every = np.asarray(rnn_step(PARAMS, h, x_t))
     assert every.shape == (5, 3, 4)
     for i, j in np.ndindex(5, 3):
@@ -72,14 +70,14 @@ def test_a_step_broadcasts_states_against_inputs() -> None:
 @pytest.mark.parametrize("function", [rnn_forward, rnn_states])
 @pytest.mark.parametrize("unroll", [1, 3])
 def test_unrolling_is_left_to_scan(function: Any, unroll: int) -> None:
-    x = jnp.ones((5, 2))
+    x = jnp.ones((5, 3))
     jaxpr = jax.make_jaxpr(lambda x: function(PARAMS, x, unroll=unroll))(x)
     assert f"unroll={unroll}" in str(jaxpr)
 
 
 def test_a_symbolic_number_of_steps_is_not_unrolled() -> None:
     (n_steps,) = jax.export.symbolic_shape("n_steps")
-    x: Any = jax.ShapeDtypeStruct((n_steps, 2), jnp.float32)
+    x: Any = jax.ShapeDtypeStruct((n_steps, 3), jnp.float32)
     for unroll in (None, 1, False):
         jax.eval_shape(partial(rnn_forward, PARAMS, unroll=unroll), x)
     for unroll in (8, 0, True):
@@ -89,7 +87,7 @@ def test_a_symbolic_number_of_steps_is_not_unrolled() -> None:
 
 @pytest.mark.parametrize("h0", [0.5, [0.5] * 4, [[0.5]], [[0.5] * 4] * 3])
 def test_h0_broadcasts(h0: Any) -> None:
-    x = np.ones((3, 5, 2), np.float32)
+    x = np.ones((3, 5, 3), np.float32)
     expected = rnn_forward(PARAMS, x, np.full((3, 4), 0.5, np.float32))
     assert_equal(rnn_forward(PARAMS, x, np.array(h0, np.float32)), expected)
 
@@ -98,7 +96,7 @@ def test_h0_broadcasts(h0: Any) -> None:
 def test_an_activation_may_hold_a_row(batch: int) -> None:
     """The row broadcasts against the state, also against that of a batch of one."""
     gains = np.array([[0.5, 1.0, 2.0, 1.5]], np.float32)
-    x = numbers((batch, 6, 2), seed=1)[0].astype(np.float32)
+    x = numbers((batch, 6, 3), seed=1)[0].astype(np.float32)
     h: Any = np.zeros((batch, 4))
     for t in range(6):
         h = np.tanh(gains * (x[:, t] @ PARAMS.wx + h @ PARAMS.wh + PARAMS.b))
@@ -115,7 +113,7 @@ class Doubled:
 
 
 def test_any_callable_is_an_activation() -> None:
-    x = jnp.ones((3, 2))
+    x = jnp.ones((3, 3))
     expected = rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(2 * a))
     for _ in range(2):
         assert_equal(rnn_forward(PARAMS, x, activation=Doubled()), expected)

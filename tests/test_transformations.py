@@ -127,7 +127,8 @@ def test_without_jit_is_with_it(n_steps: int, every: int | None) -> None:
 
 
 AT_H0 = {"h0": np.ones(4, np.float32)}
-MASKED = {"lengths": LENGTHS[1], "resets": RESETS[0], "reset_to": np.float32(0.5)}
+WITHOUT_BIAS = {"params": PARAMS._replace(b=None)}
+MASKED = {"lengths": LENGTHS[1], "resets": RESETS[0], "reset_to": np.float32(0.5), **WITHOUT_BIAS}
 
 
 @pytest.mark.parametrize("function", [rnn_forward, rnn_states, dropped])
