@@ -4,50 +4,114 @@ For example, of `rnn_step` the arguments `{"params": ..., "h": ..., "x_t": ...}`
 `{("h",): (None, "text", ...), ("params", "wx"): (...), ...}`.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import (
-    init_params,
-    init_stacked,
-    interop,
-    rnn_bidirectional,
-    rnn_forward,
-    rnn_stacked,
-    rnn_states,
-    rnn_step,
-)
+import jaxrnn
+from jaxrnn import RNNParams, interop
 from jaxrnn.testing.strategies import Sizes
-from tests.bad_values import (
-    ACTIVATIONS,
-    BOOLS,
-    COUNTS,
-    DTYPES,
-    FEATURES,
-    INITIALISERS,
-    KEY,
-    KEYS,
-    NO_ARRAYS,
-    NO_INTEGERS,
-    NO_MAPPINGS,
-    NO_NETWORKS,
-    NO_STATES,
-    NODES,
-    RATES,
-    Arguments,
-    Faults,
-    Missing,
-    faults_of_params,
-    network,
-    not_promoted,
-    ones,
+
+# The arguments of a call; and for places in them, given by names and indices, the wrong values.
+Values = tuple[Any, ...]
+Arguments = dict[str, Any]
+Faults = dict[tuple[Any, ...], Values]
+
+KEY = jax.random.key(0)
+
+# Neither numbers nor arrays of numbers. Masked arrays are not among them: as the documentation
+# says, nothing looks for them.
+NO_ARRAYS: Values = (
+    *("text", b"text", 1j, object(), {1.0, 2.0}, {"wx": 1.0}, float, slice(3), KEY),
+    *(2**70, [2**70], [[1.0], [1.0, 2.0]], [1.0, "text"], np.array([None]), np.array(["text"])),
+    *(np.zeros(3, "datetime64[s]"), np.ones(3, np.complex64)),
 )
+# Without lists, as the states of layers or directions may be in one.
+NO_STATES = tuple(each for each in NO_ARRAYS if not isinstance(each, list))
+NO_INTEGERS: Values = (-3, 2.0, math.nan, "2", np.int64(2), [2], (), np.array(2))
+COUNTS: Values = (0, True, *NO_INTEGERS)
+BOOLS: Values = (None, 0, 1, 2.0, "yes", np.bool_(True), [], np.array(True), jnp.tanh)
+RATES: Values = (
+    *(-0.1, 1, 1.5, math.nan, math.inf, "0.5", None, True, 1j),
+    *([0.1], {0.1}, np.array(0.1), jnp.array(0.1)),
+)
+KEYS: Values = (
+    *(3, "key", object(), np.ones(2, np.float32), np.ones(4, np.uint32)),
+    jax.random.split(KEY, 3),
+)
+ACTIVATIONS: Values = (
+    *("tanh", None, 3, [jnp.tanh], np.array([1.0]), math.tanh, np.linalg.norm, lambda: 0),
+    *(lambda a: None, lambda a: (a, a), lambda a: 1.0, lambda a: a > 0),
+    *(lambda a: a.astype(jnp.int8), lambda a: a[..., None], lambda a: jnp.sum(a, axis=-1)),
+    lambda a: jnp.concatenate([a, a], axis=-1),
+)
+FEATURES: Values = (-1, 2.5, math.nan, "3", 1j, 2**70, KEY)
+NODES: Values = (None, *FEATURES, 0, 2**31)
+INITIALISERS: Values = (
+    *(3, "zeros", [], lambda key: 0, lambda *args: None, lambda *args: 1.0),
+    lambda key, shape, dtype: jnp.zeros((*shape, 1), dtype),
+    lambda key, shape, dtype: jnp.zeros(shape, jnp.complex64),
+    lambda key, shape, dtype: list(shape),
+)
+DTYPES: Values = (None, int, "text", 3, complex, object, [], np.int32, bool, str, KEY, jnp.ones(3))
+NO_NETWORKS: Values = (
+    *(None, 1.0, "text", {}, {"wx": 1.0}, object(), np.ones((2, 2), np.float32)),
+    *((None,), [[1.0]], (np.ones((2, 3)), np.ones((3, 3)), np.ones(3))),
+)
+NO_MAPPINGS: Values = (None, 1.0, "text", [1.0], {}, np.ones(3))
 
 
-def wrong_states(n_nodes: int, batch: tuple[int, ...]) -> tuple[Any, ...]:
+class Missing:
+    """Stands for an entry that is left out."""
+
+
+def replaced(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """`tree` with another value in that place, or without the entry if the value is `Missing`."""
+    if not place:
+        return value
+    first, *rest = place
+    if isinstance(tree, RNNParams):
+        return tree._replace(**{first: replaced(getattr(tree, first), tuple(rest), value)})
+    if isinstance(tree, dict):
+        inner = replaced(tree.get(first), tuple(rest), value)
+        others = {key: each for key, each in tree.items() if key != first}
+        return others if inner is Missing else others | {first: inner}
+    inner = replaced(tree[first], tuple(rest), value)
+    return (*tree[:first], inner, *tree[first + 1 :])
+
+
+def ones(*shapes: tuple[int, ...]) -> Values:
+    return tuple(np.ones(shape, np.float32) for shape in shapes)
+
+
+def not_promoted(shape: tuple[int, ...]) -> Values:
+    """Arrays of dtypes that JAX does not promote."""
+    dtypes = jnp.dtype("int4"), jnp.dtype("float8_e4m3fn")
+    # NumPy makes them, as JAX would compile a program for each shape.
+    return tuple(jnp.asarray(np.ones(shape, dtype)) for dtype in dtypes)
+
+
+def network(n_features: int, n_nodes: int) -> RNNParams[Any]:
+    return RNNParams(*ones((n_features, n_nodes), (n_nodes, n_nodes), (n_nodes,)))
+
+
+def faults_of_params(place: tuple[Any, ...], params: RNNParams[Any]) -> Faults:
+    """Wrong arrays in an `RNNParams` at that place."""
+    n_features, n = np.asarray(params.wx).shape
+    wrong = ones((n,), (), (2, n_features, n), (n_features, n + 1))
+    return {
+        (*place, "wx"): (*NO_ARRAYS, *wrong),
+        (*place, "wh"): (None, *NO_ARRAYS, *ones((n,), (), (n, n + 1), (n + 1, n), (1, n, n))),
+        (*place, "b"): (*NO_ARRAYS, *ones((), (n + 1,), (1, n))),
+    }
+
+
+def wrong_states(n_nodes: int, batch: tuple[int, ...]) -> Values:
     """Values that do not broadcast to `(*batch, n_nodes)`."""
     longer = tuple(size + 2 for size in batch)
     wrong = ones((n_nodes + 1,), (2, *batch, n_nodes), *([(*longer, n_nodes)] if batch else []))
@@ -57,30 +121,19 @@ def wrong_states(n_nodes: int, batch: tuple[int, ...]) -> tuple[Any, ...]:
 def options(sizes: Sizes) -> tuple[Arguments, Faults]:
     """The options of the functions that run over sequences."""
     batch, n_steps, _, n_nodes = sizes
-    is_empty = 0 in batch
-    out_of_range = [np.full(batch, n) for n in (-1, n_steps + 1, 2**40) if not is_empty]
+    out_of_range = [np.full(batch, n) for n in (-1, n_steps + 1, 2**40) if 0 not in batch]
     masks = (*batch, n_steps)
     given = {"lengths": np.full(batch, n_steps), "resets": np.zeros(masks, bool), "reset_to": 0.0}
     leaks = ones((n_nodes + 1,), (n_steps + 2, n_nodes), (2, *masks, n_nodes))
+    lengths = (*ones(batch), np.ones(batch, bool), np.zeros((*batch, 1), int), *out_of_range)
+    bools = np.ones((*masks, 1), bool), np.ones(n_steps + 1, bool)
     return given, {
         ("leak",): (*NO_ARRAYS, *leaks, *not_promoted((n_nodes,))),
         ("activation",): ACTIVATIONS,
-        ("lengths",): (
-            *NO_ARRAYS,
-            *ones(batch),
-            np.ones(batch, bool),
-            np.zeros((*batch, 1), int),
-            *out_of_range,
-        ),
-        ("resets",): (
-            None,  # is wrong as reset_to is given
-            *NO_ARRAYS,
-            *ones(masks),
-            np.ones(masks, int),
-            np.ones((*masks, 1), bool),
-            np.ones(n_steps + 1, bool),
-        ),
-        ("reset_to",): (None, *wrong_states(n_nodes, batch)),  # it is needed with h0
+        ("lengths",): (*NO_ARRAYS, *lengths),
+        # None is wrong as reset_to is given, which is needed with h0.
+        ("resets",): (None, *NO_ARRAYS, *ones(masks), np.ones(masks, int), *bools),
+        ("reset_to",): (None, *wrong_states(n_nodes, batch)),
         ("reverse",): BOOLS,
         ("checkpoint_every",): COUNTS,
         ("unroll",): NO_INTEGERS,
@@ -88,72 +141,77 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
     }
 
 
-def inputs(name: str, *shape: int) -> tuple[Arguments, Faults]:
-    """Inputs whose last axis has the features."""
+def inputs(*shape: int) -> Values:
+    """Wrong inputs where those of a shape are right, whose last axis has the features."""
     wrong = ones((), (*shape[:-1], shape[-1] + 1))
-    given = np.ones(shape, np.float32)
-    return {name: given}, {(name,): (None, *NO_ARRAYS, *wrong, *not_promoted(shape))}
+    return (None, *NO_ARRAYS, *wrong, *not_promoted(shape))
 
 
 def step_calls(sizes: Any) -> tuple[Arguments, Faults]:
-    params = network(sizes.n_features, sizes.n_nodes)
-    given, faults = inputs("x_t", *sizes.batch, sizes.n_features)
-    n = sizes.n_nodes
-    return given | {"params": params, "h": np.ones(n, np.float32)}, faults | {
+    batch, _, n_features, n = sizes
+    params = network(n_features, n)
+    (x_t,) = ones((*batch, n_features))
+    return {"params": params, "h": np.ones(n, np.float32), "x_t": x_t}, {
         ("params",): NO_NETWORKS,
         **faults_of_params(("params",), params),
         ("h",): (None, *NO_ARRAYS, *ones((), (n + 1,), (2, n + 1)), *not_promoted((n,))),
+        ("x_t",): inputs(*x_t.shape),
         ("activation",): ACTIVATIONS,
-        ("leak",): (*NO_ARRAYS, *ones((n + 1,), (2, *sizes.batch, n)), *not_promoted((n,))),
+        ("leak",): (*NO_ARRAYS, *ones((n + 1,), (2, *batch, n)), *not_promoted((n,))),
         ("x",): (1.0,),
     }
 
 
+def run_calls(sizes: Any, given: Arguments, faults: Faults) -> tuple[Arguments, Faults]:
+    """Calls that run over sequences, from their networks and initial states."""
+    (x,) = ones((*sizes.batch, sizes.n_steps, sizes.n_features))
+    of_options, wrong_options = options(sizes)
+    return given | {"x": x} | of_options, faults | {("x",): inputs(*x.shape)} | wrong_options
+
+
 def sequence_calls(sizes: Any) -> tuple[Arguments, Faults]:
     params = network(sizes.n_features, sizes.n_nodes)
-    (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
-    return of_x | of_options | {"params": params, "h0": 0.5}, x_faults | faults | {
+    faults: Faults = {
         ("params",): NO_NETWORKS,
         **faults_of_params(("params",), params),
         ("h0",): wrong_states(sizes.n_nodes, sizes.batch),
     }
+    return run_calls(sizes, {"params": params, "h0": 0.5}, faults)
+
+
+NO_PAIRS: Values = (*NO_STATES, (), 1.0, (None,), (None,) * 3)
 
 
 def pair_calls(sizes: Any) -> tuple[Arguments, Faults]:
     params = network(sizes.n_features, sizes.n_nodes)
-    (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
-    given = of_x | of_options | {"params": (params, params), "h0": (0.5, None)}
-    return given, x_faults | faults | {
+    faults: Faults = {
         ("params",): (*NO_NETWORKS, params, [params], (params,) * 3, (params, None)),
         ("params", 1): (network(sizes.n_features, sizes.n_nodes + 1),),
         **faults_of_params(("params", 0), params),
-        ("h0",): (*NO_STATES, (), 1.0, (None,), (None,) * 3),
+        ("h0",): NO_PAIRS,
         ("h0", 1): wrong_states(sizes.n_nodes, sizes.batch),
     }
+    return run_calls(sizes, {"params": (params, params), "h0": (0.5, None)}, faults)
 
 
 def stacked_calls(sizes: Any) -> tuple[Arguments, Faults]:
     n = sizes.n_nodes
     lower, upper = network(sizes.n_features, n), network(n, n)
-    (of_x, x_faults), (of_options, faults) = _inputs_and_options(sizes)
-    given = of_x | of_options | {"layers": (lower, (upper, upper)), "h0": (0.5, (None, 0.5))}
-    return given | {"dropout": 0.5, "key": KEY}, x_faults | faults | {
+    given = {"layers": (lower, (upper, upper)), "h0": (0.5, (None, 0.5))}
+    faults: Faults = {
         ("layers",): (*NO_NETWORKS, lower, (), [], (lower, [upper])),
         ("layers", 1): (*NO_NETWORKS, (upper,), (upper, None), (upper,) * 3),
         ("layers", 1, 1): (network(n, n + 1),),
         **faults_of_params(("layers", 0), lower),
         **faults_of_params(("layers", 1, 1), upper),
-        ("h0",): (*NO_STATES, (), 1.0, (None,), (None,) * 3),
+        ("h0",): NO_PAIRS,
         ("h0", 0): (*wrong_states(n, sizes.batch), (None, None), (None,)),
         ("h0", 1): (*NO_STATES, *ones((n,)), (), (None,), (None,) * 3),
         ("h0", 1, 0): wrong_states(n, sizes.batch),
         ("dropout",): RATES,
         ("key",): KEYS,
     }
-
-
-def _inputs_and_options(sizes: Any) -> tuple[tuple[Arguments, Faults], tuple[Arguments, Faults]]:
-    return inputs("x", *sizes.batch, sizes.n_steps, sizes.n_features), options(sizes)
+    return run_calls(sizes, given | {"dropout": 0.5, "key": KEY}, faults)
 
 
 DRAWS: Faults = {
@@ -236,11 +294,11 @@ def interop_calls(sizes: Any) -> dict[Callable[..., Any], tuple[Arguments, Fault
 def calls(sizes: Sizes) -> dict[Callable[..., Any], tuple[Arguments, Faults]]:
     """For each public function, valid arguments and the faults that can be put into them."""
     return interop_calls(sizes) | {
-        rnn_step: step_calls(sizes),
-        rnn_forward: sequence_calls(sizes),
-        rnn_states: sequence_calls(sizes),
-        rnn_bidirectional: pair_calls(sizes),
-        rnn_stacked: stacked_calls(sizes),
-        init_params: init_calls(sizes),
-        init_stacked: init_stacked_calls(sizes),
+        jaxrnn.rnn_step: step_calls(sizes),
+        jaxrnn.rnn_forward: sequence_calls(sizes),
+        jaxrnn.rnn_states: sequence_calls(sizes),
+        jaxrnn.rnn_bidirectional: pair_calls(sizes),
+        jaxrnn.rnn_stacked: stacked_calls(sizes),
+        jaxrnn.init_params: init_calls(sizes),
+        jaxrnn.init_stacked: init_stacked_calls(sizes),
     }

@@ -58,35 +58,27 @@ def test_a_closed_pipe_gives_no_traceback() -> None:
     assert process.returncode == 1
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        demonstration.main(["--help"])
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    assert "--members" in printed
-    assert "--seed" in printed
-
-
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "status", "words"),
     [
-        ["--members", "0"],
-        ["--seed", "9223372036854775808"],
-        ["--members", "many"],
-        ["--seed", "x"],
-        ["--fast"],
-        ["more"],
+        ("--help", 0, ["--members", "--seed"]),
+        ("--members 0", 2, ["but is 0"]),
+        ("--seed 9223372036854775808", 2, ["but is 9223372036854775808"]),
+        ("--members many", 2, ["'many'"]),
+        ("--seed x", 2, ["'x'"]),
+        ("--fast", 2, ["--fast"]),
+        ("more", 2, ["more"]),
     ],
 )
-def test_wrong_arguments_exit_with_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_help_and_wrong_arguments_exit_with_usage(
+    arguments: str, status: int, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        demonstration.main(arguments)
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err
-    assert "usage: python -m jaxrnn" in message
-    assert f"'{arguments[-1]}'" in message or arguments[-1] in message
+        demonstration.main(arguments.split())
+    assert stopped.value.code == status
+    printed = capsys.readouterr()
+    for word in ["usage: python -m jaxrnn", *words]:
+        assert word in (printed.err if status else printed.out)
 
 
 def test_arguments_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

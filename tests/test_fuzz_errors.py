@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from jaxrnn.testing.strategies import SIZES
 from tests import bad_calls
-from tests.bad_values import replaced
 
-ENOUGH = max(200, settings().max_examples)
+ENOUGH = max(100, settings().max_examples)
+ALL = bad_calls.calls(SIZES[-1])
 
 
 class BadCall(NamedTuple):
@@ -22,30 +23,19 @@ class BadCall(NamedTuple):
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
-    names: list[str]
-    how: str
+    names: list[str] = []  # noqa: RUF012
+    how: str = "plain"
+
+    def spoilt(self, place: tuple[Any, ...], value: Any) -> "BadCall":
+        """The call with a wrong value in a place."""
+        arguments = bad_calls.replaced(self.arguments, place, value)
+        name = [part for part in place if isinstance(part, str)][-1]
+        return self._replace(arguments=arguments, names=[*self.names, name])
 
 
-@st.composite
-def bad(draw: st.DrawFn) -> BadCall:
-    """Calls in which one argument or two are wrong."""
-    calls = bad_calls.calls(draw(st.sampled_from(SIZES)))
-    function = draw(st.sampled_from(list(calls)))
-    arguments, faults = calls[function]
-    names = []
-    for place in draw(st.lists(st.sampled_from(list(faults)), min_size=1, max_size=2)):
-        try:
-            arguments = replaced(arguments, place, draw(st.sampled_from(faults[place])))
-        except (AttributeError, IndexError, TypeError):
-            continue  # the first fault has removed this place
-        names.append([part for part in place if isinstance(part, str)][-1])
-    how = draw(st.sampled_from(["plain", "in jit", "without jit"]))
-    return BadCall(function, arguments, names, how)
+def assert_told(call: BadCall) -> None:
+    """The message or a note has the name of an argument that is wrong."""
 
-
-@settings(max_examples=ENOUGH, deadline=timedelta(seconds=30))
-@given(bad())
-def test_bad_calls_are_told_what_is_wrong(call: BadCall) -> None:
     def run() -> Any:
         return call.function(**call.arguments)
 
@@ -55,3 +45,32 @@ def test_bad_calls_are_told_what_is_wrong(call: BadCall) -> None:
     notes = getattr(told.value, "__notes__", [])
     message = " ".join([str(told.value), *notes])
     assert any(re.search(rf"(?<!\w){name}(?!\w)", message) for name in call.names), message
+
+
+@pytest.mark.parametrize("function", ALL, ids=lambda function: function.__name__)
+def test_every_wrong_value_is_told(function: Callable[..., Any]) -> None:
+    arguments, faults = ALL[function]
+    for place, values in faults.items():
+        for value in values:
+            assert_told(BadCall(function, arguments).spoilt(place, value))
+
+
+@st.composite
+def bad(draw: st.DrawFn) -> BadCall:
+    """Calls of any sizes in which one argument or two are wrong."""
+    calls = bad_calls.calls(draw(st.sampled_from(SIZES)))
+    function = draw(st.sampled_from(list(calls)))
+    arguments, faults = calls[function]
+    how = draw(st.sampled_from(["plain", "in jit", "without jit"]))
+    call = BadCall(function, arguments, how=how)
+    for place in draw(st.lists(st.sampled_from(list(faults)), min_size=1, max_size=2)):
+        value = draw(st.sampled_from(faults[place]))
+        with suppress(AttributeError, IndexError, TypeError):  # if the first has removed the place
+            call = call.spoilt(place, value)
+    return call
+
+
+@settings(max_examples=ENOUGH, deadline=timedelta(seconds=30))
+@given(bad())
+def test_bad_calls_are_told_what_is_wrong(call: BadCall) -> None:
+    assert_told(call)

@@ -1,6 +1,7 @@
 """`jit`, `vmap`, `lax.scan`, `shard_map` and `jax.export` go through the functions unchanged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,98 +10,148 @@ import numpy as np
 import pytest
 
 from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from tests.helpers import assert_close, at, numbers
+from tests.helpers import LENGTHS, RESET_TO, RESETS, assert_close, at, numbers
 
-N_SETS = 3
 *WEIGHTS, X, H0 = (
     array.astype(np.float32)
-    for array in numbers((N_SETS, 2, 4), (N_SETS, 4, 4), (N_SETS, 4), (5, 6, 2), (5, 4))
+    for array in numbers((3, 2, 4), (3, 4, 4), (3, 4), (3, 6, 2), (3, 4), seed=1)
 )
 PARAM_SETS: Any = RNNParams(*WEIGHTS)
 PARAMS: Any = at(PARAM_SETS, 0)
 
 
-def step(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> jax.Array:
+def step(params: RNNParams[Any], x: Any, h0: Any, **options: Any) -> Any:
     return rnn_step(params, h0, x[..., 0, :])
 
 
-@jax.jit
-def gradient(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
-    return jax.grad(lambda *args: jnp.sum(rnn_forward(*args) ** 2), argnums=(0, 1, 2))(
-        params, x, h0
-    )
+def gradient(params: RNNParams[Any], x: Any, h0: Any, seed: Any = None, **options: Any) -> Any:
+    def loss(*args: Any) -> Any:
+        return jnp.sum(rnn_forward(*args, **options) ** 2)
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2))(params, x, h0)
 
 
-def stacked(params: RNNParams[Any], x: jax.Array, h0: jax.Array) -> Any:
+def stacked(params: RNNParams[Any], x: Any, h0: Any = None, **options: Any) -> Any:
     square = params._replace(wx=params.wh)
-    return rnn_stacked((params, (square, square)), x, (h0, None))
+    return rnn_stacked((params, (square, square)), x, (h0, None), **options)
+
+
+def dropped(params: RNNParams[Any], x: Any, h0: Any = None, seed: Any = 0, **options: Any) -> Any:
+    return stacked(params, x, h0, **options, dropout=0.5, key=jax.random.key(seed))
 
 
 FUNCTIONS = [step, rnn_forward, rnn_states, gradient]
 over_functions = pytest.mark.parametrize("function", FUNCTIONS)
-over_functions_and_layers = pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
+
+# Stacks of three of each argument: wx, wh, b, x, h0, lengths, resets and a seed for dropout.
+STACKS = (*map(np.float64, (*PARAM_SETS, X, H0)), LENGTHS[1], RESETS[0], np.arange(3))
+# Maps, one inside the other, each by the axes along which it goes over these.
+SETS, SEQUENCES = (0, 0, 0, None, None, None, None, None), (None, None, None, 0, 0, 0, 0, None)
+MAPS: dict[str, list[tuple[int | None, ...]]] = {
+    "every pair": [SETS, SEQUENCES],
+    "wh along its last axis, and h0": [(None, -1, None, None, 0, None, None, None)],
+    "lengths of each set": [SETS, (None, None, None, None, None, 0, None, None)],
+    "resets": [(None, None, None, None, None, None, 0, None)],
+    "all": [(0,) * 8],
+}
 
 
-@over_functions
-def test_nested_vmap_is_every_pair(function: Callable[..., Any]) -> None:
-    over_x = jax.vmap(function, in_axes=(None, 0, 0))
-    out = jax.device_get(jax.vmap(over_x, in_axes=(0, None, None))(PARAM_SETS, X, H0))
-    for i, j in np.ndindex(N_SETS, 5):
-        assert_close(at(out, (i, j)), function(at(PARAM_SETS, i), X[j], H0[j]), 1e-6)
+def looped(function: Callable[..., Any], axes: Sequence[int | None]) -> Callable[..., Any]:
+    """What `jax.vmap` gives, by a loop."""
+
+    def run(*args: Any) -> Any:
+        rows = zip(args, axes, strict=True)
+        all_of = [[arg] * 3 if axis is None else np.moveaxis(arg, axis, 0) for arg, axis in rows]
+        results = [function(*each) for each in zip(*all_of, strict=True)]
+        return jax.tree.map(lambda *each: np.stack(each), *results)
+
+    return run
 
 
-def test_vmap_over_the_weights_alone() -> None:
-    """Along their last axis."""
-    wh = jnp.stack([gain * PARAMS.wh for gain in (0.5, 1.0, 1.5)], axis=-1)
-    sweep = jax.vmap(rnn_forward, in_axes=(PARAMS._replace(wx=None, wh=2, b=None), None))
-    out = sweep(PARAMS._replace(wh=wh), X)
-    for i in range(3):
-        assert_close(out[i], rnn_forward(PARAMS._replace(wh=wh[..., i]), X), 1e-6)
+@pytest.mark.parametrize(
+    ("function", "maps"),
+    [*((gradient, maps) for maps in MAPS), (step, "every pair"), (dropped, "all")],
+)
+def test_vmap_is_a_loop(function: Callable[..., Any], maps: str) -> None:
+    @jax.jit
+    def run(wx: Any, wh: Any, b: Any, x: Any, h0: Any, *others: Any) -> Any:
+        options: Any = dict(zip(("lengths", "resets", "seed"), others, strict=True))
+        return function(RNNParams(wx, wh, b), x, h0, **options, reset_to=RESET_TO, reverse=True)
+
+    mapped: Any = run
+    expected: Any = run
+    args = [stack[1] for stack in STACKS]
+    for axes in reversed(MAPS[maps]):
+        mapped, expected = jax.vmap(mapped, axes), looped(expected, axes)
+        for i, axis in enumerate(axes):
+            args[i] = args[i] if axis is None else np.moveaxis(STACKS[i], 0, axis)
+    with jax.enable_x64(True):
+        assert_close(jax.jit(mapped)(*args), expected(*args), 1e-12)
 
 
 def in_scan(function: Callable[..., Any]) -> Callable[..., Any]:
-    def body(count: int, args: Any) -> tuple[int, Any]:
-        return count + 1, function(*args)
+    def run(*args: Any) -> Any:
+        stacks = jax.tree.map(lambda array: jnp.stack([jnp.zeros_like(array), array]), args)
+        return at(jax.lax.scan(lambda carry, each: (carry, function(*each)), 0, stacks)[1], 1)
 
-    return jax.jit(lambda *args: at(jax.lax.scan(body, 0, stack_of_two(args))[1], 1))
-
-
-def in_map(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(
-        lambda *args: at(jax.lax.map(lambda each: function(*each), stack_of_two(args)), 1)
-    )
-
-
-def stack_of_two(tree: Any) -> Any:
-    return jax.tree.map(lambda array: jnp.stack([jnp.zeros_like(array), array]), tree)
+    return jax.jit(run)
 
 
 @over_functions
-@pytest.mark.parametrize(
-    "transform",
-    [jax.jit, jax.checkpoint, lambda f: jax.jit(jax.checkpoint(jax.jit(f))), in_scan, in_map],
-    ids=["jit", "checkpoint", "jit of checkpoint of jit", "scan", "map"],
-)
-def test_transformed_is_plain(
-    function: Callable[..., Any], transform: Callable[..., Callable[..., Any]]
-) -> None:
+@pytest.mark.parametrize("transform", [lambda f: jax.jit(jax.checkpoint(jax.jit(f))), in_scan])
+def test_transformed_is_plain(function: Callable[..., Any], transform: Any) -> None:
     assert_close(transform(function)(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
 
 
-@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
-@pytest.mark.parametrize("h0", [None, np.ones(4, np.float32)], ids=["no h0", "shared h0"])
-@pytest.mark.parametrize("split", ["params", "x", "params x"])
-def test_inside_shard_map(function: Callable[..., Any], h0: Any, split: str) -> None:
-    """The state varies over the devices if anything does, even where h0 does not."""
+def test_inside_the_loop_of_a_caller() -> None:
+    """A scan that hands the last state of each segment to the next runs the whole sequence."""
+
+    def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+        return rnn_forward(PARAMS, x, h), None
+
+    segments = X.reshape(3, 3, 2, 2).swapaxes(0, 1)
+    assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
+
+
+@pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, None), (6, 3), (6, 2)])
+def test_without_jit_is_with_it(n_steps: int, every: int | None) -> None:
+    """JAX would refuse a scan of no steps: of a sequence, or of what is left after all pieces."""
+
+    def results() -> Any:
+        functions: list[Any] = [rnn_forward, rnn_states, *([gradient] if every is None else [])]
+        return [f(PARAMS, X[:, :n_steps], H0, checkpoint_every=every) for f in functions]
+
+    with jax.disable_jit():
+        without = results()
+    assert_close(without, jax.jit(results)(), 1e-6)
+
+
+AT_H0 = {"h0": np.ones(4, np.float32)}
+WITHOUT_BIAS = {"params": PARAMS._replace(b=None)}
+MASKED = {"lengths": LENGTHS[1], "resets": RESETS[0], "reset_to": np.float32(0.5), **WITHOUT_BIAS}
+
+
+@pytest.mark.parametrize("function", [rnn_forward, rnn_states, dropped])
+@pytest.mark.parametrize(
+    ("split", "options"),
+    [
+        *((split, h0) for split in ("params", "x", "params x") for h0 in ({}, AT_H0)),
+        *((split, MASKED | AT_H0) for split in ("lengths", "resets", "x lengths resets")),
+    ],
+)
+def test_inside_shard_map(function: Callable[..., Any], split: str, options: Any) -> None:
+    """The state varies over the devices if anything does, be it a mask alone."""
     mesh = jax.make_mesh((1,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
     spec: Any = jax.sharding.PartitionSpec
-    specs = tuple(spec("device") if name in split.split() else spec() for name in ("params", "x"))
+    same = {"params": PARAMS, "x": X, **options}
+    varying = {name: same.pop(name) for name in split.split()}
 
-    def run(params: Any, x: jax.Array) -> Any:
-        return function(at(params, 0), x, h0)
+    def run(varying: Any, same: Any) -> Any:
+        return function(**varying, **same)
 
-    sharded = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=spec("device"))
-    assert_close(jax.jit(sharded)(at(PARAMS, None), X), function(PARAMS, X, h0), 1e-6)
+    specs: Any = {"in_specs": (spec("device"), spec()), "out_specs": spec("device")}
+    sharded = jax.jit(jax.shard_map(run, mesh=mesh, **specs))
+    assert_close(sharded(varying, same), run(varying, same), 1e-6)
 
 
 @pytest.mark.parametrize(("n_steps", "n_nodes"), [(3, 64), (6, 4)])
@@ -118,48 +169,10 @@ def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
     expected = gradient(params, x)
     with jax.set_mesh(mesh):
         sharded = jax.device_put(x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
-        actual = gradient(params, sharded)
-    assert_close(actual, expected, 1e-5)
+        assert_close(gradient(params, sharded), expected, 1e-5)
 
 
-def test_inside_the_loop_of_a_caller() -> None:
-    """A scan that hands the last state of each segment to the next runs the whole sequence."""
-
-    def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
-        return rnn_forward(PARAMS, x, h), None
-
-    segments = X.reshape(5, 3, 2, 2).swapaxes(0, 1)
-    assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
-
-
-def test_jit_is_eager() -> None:
-    def half_square(*args: Any) -> Any:
-        return 0.5 * jnp.sum(rnn_forward(*args) ** 2)
-
-    functions: list[Any] = [rnn_forward, rnn_states, jax.grad(half_square)]
-    args = PARAMS, X, H0
-    with jax.disable_jit():
-        results = [function(*args) for function in functions]
-    assert_close(results, [jax.jit(function)(*args) for function in functions], 1e-6)
-
-
-@pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, 3), (6, 2)])
-def test_without_jit_no_loop_is_empty(n_steps: int, every: int | None) -> None:
-    """JAX would refuse a scan of no steps: of a sequence, or of what is left after all pieces."""
-    x = X[:, :n_steps]
-    with jax.disable_jit():
-        states = rnn_states(PARAMS, x, H0, checkpoint_every=every)
-    assert_close(states, rnn_states(PARAMS, x, H0), 1e-6)
-
-
-@over_functions_and_layers
-def test_exported_and_loaded(function: Callable[..., Any]) -> None:
-    exported = jax.export.export(jax.jit(function))(PARAMS, X, H0)
-    loaded = jax.export.deserialize(exported.serialize())
-    assert_close(loaded.call(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
-
-
-@over_functions_and_layers
+@pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
 def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) -> None:
     batch, n_steps = jax.export.symbolic_shape("batch, n_steps")
     struct: Any = jax.ShapeDtypeStruct
@@ -169,7 +182,7 @@ def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) ->
             params, struct((batch, n_steps, 2), x.dtype), struct((batch, 4), x.dtype)
         )
         loaded = jax.export.deserialize(exported.serialize())
-        for size, steps in [(5, 6), (1, 2)]:
+        for size, steps in [(3, 6), (1, 2)]:
             args = params, x[:size, :steps], h0[:size]
             assert_close(loaded.call(*args), function(*args), 1e-12)
 
@@ -177,9 +190,9 @@ def test_exported_with_symbolic_batch_and_steps(function: Callable[..., Any]) ->
 def test_exported_with_lengths_that_are_constants() -> None:
     """They cannot be checked against a symbolic number of steps, and saturate instead."""
     (n_steps,) = jax.export.symbolic_shape("n_steps")
-    lengths = np.array([0, 1, 3, 9, 6])
-    exported = jax.export.export(jax.jit(lambda x: rnn_forward(PARAMS, x, lengths=lengths)))(
-        jax.ShapeDtypeStruct((5, n_steps, 2), jnp.float32)
+    lengths = np.array([0, 9, 3])
+    exported = jax.export.export(jax.jit(partial(rnn_forward, PARAMS, lengths=lengths)))(
+        jax.ShapeDtypeStruct((3, n_steps, 2), jnp.float32)
     )
     expected = rnn_forward(PARAMS, X, lengths=np.minimum(lengths, 6))
     assert_close(exported.call(X), expected, 1e-6)
