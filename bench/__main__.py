@@ -36,8 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         type=without_spaces,
         help="this cell: '32, 100, 8, 32', or its number in each part, from 0",
     )
-    parser.add_argument("--kind", action="append", choices=ALL_KINDS, help="this kind of call")
-    parser.add_argument("--peer", action="append", choices=PEERS, help="this one beside jaxrnn")
+    parser.add_argument(
+        "--kind", action="append", choices=ALL_KINDS, metavar="KIND", help="such as 'forward'"
+    )
+    parser.add_argument(
+        "--peer", action="append", choices=PEERS, metavar="PEER", help="beside jaxrnn"
+    )
     parser.add_argument("--out", type=Path, help="a file for the results, one JSON object a line")
     options = parser.parse_args(arguments)
     configure()

@@ -19,6 +19,18 @@ Group = dict[str, Row]
 Part = dict[tuple[str, str], Group]
 
 
+CAPTIONS = {
+    SIZES: "One parameter set. Bytes are divided by those of the scan by hand that has the fewest; "
+    "`compile` is the gradient's compilation beside the plain scan's.",
+    "peers": "The other programs in the same cells: **times as long as jaxrnn**.",
+    LEAK: "The same with a leak of each node.",
+    SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
+    LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
+    CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
+    MODES: "Every way to call and to differentiate.",
+}
+
+
 def tables(results: Results, beside: str | None = None) -> str:
     """The tables in Markdown, of those parts that there are results of.
 
@@ -33,16 +45,17 @@ def tables(results: Results, beside: str | None = None) -> str:
     if beside is not None:
         return "\n\n".join([*blocks, of_sizes(SIZES, parts[SIZES], {}, beside)])
     if SIZES in parts:
-        blocks += [of_sizes(SIZES, parts[SIZES], compiled), of_peers(parts[SIZES])]
-    elif compiled:
-        blocks.append(of_compiling(compiled))
+        blocks += [CAPTIONS[SIZES], of_sizes(SIZES, parts[SIZES], compiled)]
+        blocks += [CAPTIONS["peers"], of_peers(parts[SIZES])]
     if LEAK in parts:
-        blocks.append(of_sizes(LEAK, parts[LEAK], {}))
+        blocks += [CAPTIONS[LEAK], of_sizes(LEAK, parts[LEAK], {})]
     if SETS in parts or DEVICES in parts:
-        blocks.append(of_sets(parts.get(SETS, {}), parts.get(DEVICES, {})))
-    blocks += [of_option(part, parts[part]) for part in (LENGTHS, CHECKPOINTS) if part in parts]
+        blocks += [CAPTIONS[SETS], of_sets(parts.get(SETS, {}), parts.get(DEVICES, {}))]
+    for part in (LENGTHS, CHECKPOINTS):
+        if part in parts:
+            blocks += [CAPTIONS[part], of_option(part, parts[part])]
     if MODES in parts:
-        blocks.append(of_modes(parts[MODES]))
+        blocks += [CAPTIONS[MODES], of_modes(parts[MODES])]
     if IMPORT in parts:
         seconds = parts[IMPORT]["", "import"]["jaxrnn"]["seconds"]
         blocks.append(f"`import jaxrnn` adds {1e3 * seconds:.0f} ms to `import jax`.")
@@ -102,15 +115,6 @@ def of_peers(part: Part) -> str:
         if name != "jaxrnn" and any(own):
             rows.append((name, own))
     return table(["times as long as jaxrnn: mean, least", *map(short, kinds)], rows)
-
-
-def of_compiling(compiled: Part) -> str:
-    """How many times as fast as the plain scan's a gradient is compiled."""
-    heads, rows = ["jaxrnn, ms", PLAIN], []
-    for (cell, _), group in compiled.items():
-        row: list[Any] = [f"{1e3 * group['jaxrnn']['seconds']:,.0f}", speed(group, "jaxrnn")]
-        rows.append((cell, row))
-    return table(["compile the gradient", *heads], [*rows, *means(heads, rows)])
 
 
 def of_sets(sets: Part, devices: Part) -> str:
