@@ -85,14 +85,14 @@ SIZES_OF_PARTS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 # For a quick check: one small cell of each part.
 QUICK_SIZES: dict[str, tuple[tuple[int, ...], ...]] = {
-    SIZES: ((8, 20, 8, 32),),
+    SIZES: ((8, 50, 3, 16),),
     LEAK: ((8, 50, 3, 16),),
     SETS: ((8, 50, 4, 16, 4),),
     DEVICES: ((8, 50, 4, 16, 4),),
     LENGTHS: ((8, 50, 3, 16),),
     CHECKPOINTS: ((8, 500, 3, 16),),
     MODES: ((1, 3, 2, 4),),
-    COMPILE: ((1, 3, 2, 4),),
+    COMPILE: ((8, 50, 3, 16),),
 }
 PARTS = (*SIZES_OF_PARTS, IMPORT)
 

@@ -20,10 +20,8 @@ Part = dict[tuple[str, str], Group]
 
 
 CAPTIONS = {
-    SIZES: "One parameter set. Bytes are divided by those of the scan by hand that has the fewest; "
-    "`compile` is the gradient's compilation beside the plain scan's.",
-    "peers": "The other programs in the same cells: **times as long as jaxrnn**.",
-    LEAK: "The same with a leak of each node.",
+    SIZES: "One parameter set. Bytes are divided by those of the scan by hand with the fewest.",
+    "peers": "The other programs in these cells: **times as long as jaxrnn**, mean and least.",
     SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
     LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
     CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
@@ -36,21 +34,19 @@ def tables(results: Results, beside: str | None = None) -> str:
 
     Args:
       results: a record of the machine, and one of each measurement.
-      beside: a peer that is to stand in the table of sizes in place of the best scan; then there is
-        no other table.
+      beside: a peer that is to stand beside the best scan in the table of sizes; then there is no
+        other table.
     """
     parts = parts_of(results)
     blocks = [described(row["machine"]) for row in results if "machine" in row]
-    compiled = parts.get(COMPILE, {})
+    if parts.keys() & {SIZES, LEAK, COMPILE}:
+        blocks += [CAPTIONS[SIZES], of_sizes(parts, beside)]
     if beside is not None:
-        return "\n\n".join([*blocks, of_sizes(SIZES, parts[SIZES], {}, beside)])
+        return "\n\n".join(blocks)
     if SIZES in parts:
-        blocks += [CAPTIONS[SIZES], of_sizes(SIZES, parts[SIZES], compiled)]
         blocks += [CAPTIONS["peers"], of_peers(parts[SIZES])]
-    if LEAK in parts:
-        blocks += [CAPTIONS[LEAK], of_sizes(LEAK, parts[LEAK], {})]
-    if SETS in parts or DEVICES in parts:
-        blocks += [CAPTIONS[SETS], of_sets(parts.get(SETS, {}), parts.get(DEVICES, {}))]
+    if parts.keys() & {SETS, DEVICES}:
+        blocks += [CAPTIONS[SETS], of_sets(parts)]
     for part in (LENGTHS, CHECKPOINTS):
         if part in parts:
             blocks += [CAPTIONS[part], of_option(part, parts[part])]
@@ -80,86 +76,93 @@ def described(machine: Row) -> str:
     return f"{place}; Python {machine['python']}; {libraries}."
 
 
-def of_sizes(title: str, part: Part, compiled: Part, beside: str | None = None) -> str:
-    """In each cell, jaxrnn's time and how many times as fast as the scan (or peer) it is."""
+def of_sizes(parts: dict[str, Part], beside: str | None) -> str:
+    """One parameter set: jaxrnn's time, how many times as fast as the best scan, and bytes.
+
+    Then the same with a leak, and how many times as fast as the plain scan's a gradient compiles.
+    """
     kinds, with_bytes = (FORWARD, GRADIENT, STATES), (GRADIENT, STATES)
-    heads = [each for kind in kinds for each in (f"{short(kind)}, us", beside or "best scan")]
-    heads += [f"bytes, {short(kind)}" for kind in with_bytes] if beside is None else []
-    heads += ["compile"] if compiled else []
+    sizes, leak, compiled = (parts.get(part, {}) for part in (SIZES, LEAK, COMPILE))
     rows = []
-    for cell in cells(part):
-        groups = {kind: part.get((cell, kind), {}) for kind in kinds}
-        row: list[Any] = []
-        for group in groups.values():
-            row += [microseconds(group.get("jaxrnn")), speed(group, "jaxrnn", beside)]
-        if beside is None:
-            row += [fewer_bytes(groups[kind], "jaxrnn") for kind in with_bytes]
-        if compiled:
-            row.append(speed(compiled.get((cell, COMPILING), {}), "jaxrnn"))
+    for cell in cells(sizes | leak | compiled):
+        row: dict[str, Any] = {}
+        for kind in kinds:
+            group = sizes.get((cell, kind), {})
+            row[f"{short(kind)}, us"] = microseconds(group.get("jaxrnn"))
+            row[f"{short(kind)}: best scan"] = speed(group, "jaxrnn")
+            if beside is not None:
+                row[f"{short(kind)}: {beside}"] = (
+                    group[beside]["ratio"][0] if beside in group else None
+                )
+        for kind in with_bytes:
+            row[f"bytes, {short(kind)}"] = fewer_bytes(sizes.get((cell, kind), {}), "jaxrnn")
+        for kind in kinds:
+            row[f"leak, {short(kind)}"] = speed(leak.get((cell, kind), {}), "jaxrnn")
+        for kind in with_bytes:
+            row[f"bytes, leak, {short(kind)}"] = fewer_bytes(leak.get((cell, kind), {}), "jaxrnn")
+        row["compile: plain scan"] = speed(compiled.get((cell, COMPILING), {}), "jaxrnn")
         rows.append((cell, row))
-    return table([title, *heads], [*rows, *means(heads, rows)])
+    return table("cell", [*rows, *means(rows)])
 
 
 def of_peers(part: Part) -> str:
     """How many times as long as jaxrnn each peer takes: geometric mean and least over the cells."""
-    kinds, rows = (FORWARD, GRADIENT, STATES), []
-    for name in PEERS:
-        own: list[Any] = []
-        for kind in kinds:
-            ratios = [
-                group[name]["ratio"][0]
-                for (_, of_kind), group in part.items()
-                if of_kind == kind and name in group
-            ]
-            own.append(f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None)
-        if name != "jaxrnn" and any(own):
-            rows.append((name, own))
-    return table(["times as long as jaxrnn: mean, least", *map(short, kinds)], rows)
+    rows = []
+    for kind in (FORWARD, GRADIENT, STATES):
+        groups = [group for (_, of_group), group in part.items() if of_group == kind]
+        row: dict[str, Any] = {}
+        for name in [name for name in PEERS if name != "jaxrnn"]:
+            ratios = [group[name]["ratio"][0] for group in groups if name in group]
+            row[name] = f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None
+        rows.append((short(kind), row))
+    return table("", rows)
 
 
-def of_sets(sets: Part, devices: Part) -> str:
+def of_sets(parts: dict[str, Part]) -> str:
     """How many times as fast as the best scan under `vmap` the three ways are, and their bytes."""
-    ways = [(sets, "jaxrnn"), (sets, "jaxrnn in chunks"), (devices, "jaxrnn on devices")]
-    heads = ["vmap", "in chunks", "on devices"]
+    sets, devices = parts.get(SETS, {}), parts.get(DEVICES, {})
     rows = []
     for cell in cells(sets | devices):
-        groups = [(part.get((cell, GRADIENT), {}), name) for part, name in ways]
-        row: list[Any] = [microseconds(groups[0][0].get("jaxrnn"))]
-        row += [speed(*each) for each in groups] + [fewer_bytes(*each) for each in groups]
+        of_set, on_devices = sets.get((cell, GRADIENT), {}), devices.get((cell, GRADIENT), {})
+        ways = {
+            "vmap": (of_set, "jaxrnn"),
+            "in chunks": (of_set, "jaxrnn in chunks"),
+            "on devices": (on_devices, "jaxrnn on devices"),
+        }
+        row: dict[str, Any] = {"gradient, us": microseconds(of_set.get("jaxrnn"))}
+        row |= {way: speed(*each) for way, each in ways.items()}
+        row |= {f"bytes, {way}": fewer_bytes(*each) for way, each in ways.items()}
         rows.append((cell, row))
-    heads = ["gradient, us", *heads, *(f"bytes, {head}" for head in heads)]
-    return table(["sets, then sizes", *heads], [*rows, *means(heads, rows)])
+    return table("sets, cell", [*rows, *means(rows)])
 
 
-def of_option(part_name: str, part: Part) -> str:
+def of_option(title: str, part: Part) -> str:
     """With lengths or checkpoints: times as long as jaxrnn without, and kilobytes."""
-    names = [name for name in PEERS if any(name in group for group in part.values())]
-    others, with_bytes = names[1:], [name for name in names if name != "torch"]
     rows = []
     for (cell, kind), group in part.items():
-        row: list[Any] = [microseconds(group.get("jaxrnn"))]
-        row += [group[name]["ratio"][0] if name in group else None for name in others]
-        row += [kilobytes(group.get(name)) for name in with_bytes]
+        row: dict[str, Any] = {"jaxrnn, us": microseconds(group.get("jaxrnn"))}
+        row |= {name: group[name]["ratio"][0] for name in group if name != "jaxrnn"}
+        row |= {f"kB: {name}": kilobytes(group[name]) for name in group}
         rows.append((f"{kind}, {cell}", row))
-    heads = ["jaxrnn, us", *others, *(f"kB: {name}" for name in with_bytes)]
-    return table([part_name, *heads], rows)
+    return table(title, rows)
 
 
 def of_modes(part: Part) -> str:
     """How many times as fast as the best scan each kind of call is in each cell."""
     rows = []
     for kind in KINDS[MODES]:
-        speeds = [speed(part.get((cell, kind), {}), "jaxrnn") for cell in cells(part)]
-        known = [each for each in speeds if each is not None]
-        if known:
-            rows.append((kind, [*speeds, mean(known), min(known)]))
-    lines = [table(["modes", *cells(part), "mean", "least"], rows)]
+        row = {cell: speed(part.get((cell, kind), {}), "jaxrnn") for cell in cells(part)}
+        if known := [each for each in row.values() if each is not None]:
+            rows.append((kind, {**row, "mean": mean(known), "least": min(known)}))
+    blocks = [table("", rows)]
     for (cell, kind), group in part.items():
         if kind == DIRECT and "jaxrnn" in group and PLAIN in group:
             ours, scan = (1e6 * group[name]["seconds"] for name in ("jaxrnn", PLAIN))
-            lines.append(f"A direct call in ({cell}) took {ours:.1f} us, the scan's {scan:.1f} us.")
+            blocks.append(
+                f"A direct call in ({cell}) took {ours:.1f} us, the plain scan's {scan:.1f} us."
+            )
             break
-    return "\n\n".join(lines)
+    return "\n\n".join(blocks)
 
 
 def cells(part: Part) -> list[str]:
@@ -167,10 +170,8 @@ def cells(part: Part) -> list[str]:
     return list(dict.fromkeys(cell for cell, _ in part))
 
 
-def speed(group: Group, name: str, beside: str | None = None) -> float | None:
-    """How many times as fast as the best scan, or jaxrnn as another peer, a program is."""
-    if beside is not None:
-        return group[beside]["ratio"][0] if beside in group else None
+def speed(group: Group, name: str) -> float | None:
+    """How many times as fast as the best scan a program is."""
     return group[name]["speed"][0] if "speed" in group.get(name, {}) else None
 
 
@@ -196,36 +197,38 @@ def mean(values: Iterable[float]) -> float:
     return math.exp(sum(logarithms) / len(logarithms))
 
 
-def means(heads: list[str], rows: list[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+def means(rows: list[tuple[str, Row]]) -> list[tuple[str, Row]]:
     """Of each column of numbers the geometric mean, and the least, or of bytes the most."""
-    columns = [
-        [each for each in column if isinstance(each, float)]
-        for column in zip(*(row for _, row in rows), strict=True)
-    ]
-    worst = [max if head.startswith("bytes") else min for head in heads]
-    return [
-        ("geometric mean", [mean(column) if column else None for column in columns]),
-        (
-            "least; of bytes the most",
-            [f(column) if column else None for f, column in zip(worst, columns, strict=True)],
-        ),
-    ]
+    heads = rows[0][1]
+    columns = {
+        head: [row[head] for _, row in rows if isinstance(row[head], float)] for head in heads
+    }
+    columns = {head: column for head, column in columns.items() if column}
+    worst = {
+        head: (max if head.startswith("bytes") else min)(column) for head, column in columns.items()
+    }
+    means = {head: mean(column) for head, column in columns.items()}
+    return [("geometric mean", means), ("least; of bytes the most", worst)]
 
 
-def table(heads: list[str], rows: list[tuple[str, list[Any]]]) -> str:
-    """A table in Markdown; numbers have two decimals."""
+def table(title: str, rows: list[tuple[str, Row]]) -> str:
+    """A table in Markdown, without columns that are empty; numbers have two decimals."""
+    full = {head for _, row in rows for head, value in row.items() if value is not None}
+    heads = [
+        head for head in dict.fromkeys(head for _, row in rows for head in row) if head in full
+    ]
 
     def shown(value: Any) -> str:
         return f"{value:.2f}" if isinstance(value, float) else value or ""
 
-    lines = [heads, ["---"] * len(heads)]
-    lines += [[label, *map(shown, row)] for label, row in rows]
+    lines = [[title, *heads], ["---"] * (1 + len(heads))]
+    lines += [[label, *(shown(row.get(head)) for head in heads)] for label, row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def short(kind: str) -> str:
     """A kind of call as it stands at the head of a column."""
-    return "through all states" if kind == STATES else kind
+    return "all states" if kind == STATES else kind
 
 
 def read(path: Path) -> list[Row]:
@@ -237,7 +240,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="of one thing, the last counts")
-    parser.add_argument("--beside", choices=PEERS, help="this peer in place of the best scan")
+    parser.add_argument(
+        "--beside", choices=PEERS, help="this peer too in the table of sizes, and no other"
+    )
     options = parser.parse_args(arguments)
     print(tables([row for path in options.results for row in read(path)], options.beside))
     return 0
