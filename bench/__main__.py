@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,34 +52,38 @@ def main(arguments: list[str] | None = None) -> int:
     print(json.dumps(record["machine"]))
     print("median time; times as long as jaxrnn; times as fast as the best scan by hand")
     print("[quartiles]; XLA's temporary bytes. In lengths and checkpoints, jaxrnn is without them.")
-    results = [record]
-    for part in options.only or PARTS:
-        for row in compare_part(part, names, options):
-            results.append(rounded(row))
+    results, path = [record], options.out or Path(os.devnull)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        print(one_line(record), file=file)
+        for part in options.only or PARTS:
+            for row in compare_part(part, names, options):
+                results.append(rounded(row))
+                print(one_line(results[-1]), file=file, flush=True)
     if len(results) == 1:
         parser.error("no part that was chosen has such a cell and kind")
-    if options.out is not None:
-        lines = [json.dumps(each, separators=(",", ":")) + "\n" for each in results]
-        options.out.write_text("".join(lines))
     print("\n" + tables(results))
     return 0
 
 
-def compare_part(part: str, names: list[str], options: argparse.Namespace) -> list[Row]:
+def one_line(record: Row) -> str:
+    """A record as it stands in the file of results."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def compare_part(part: str, names: list[str], options: argparse.Namespace) -> Iterator[Row]:
     """All chosen comparisons of one part."""
-    if part == IMPORT:
-        return [] if options.cell or options.kind else compare_imports(quick=options.quick)
+    if part == IMPORT and not (options.cell or options.kind):
+        yield from compare_imports(quick=options.quick)
     if part == DEVICES and jax.default_backend() != "cpu":
         print("left out: devices, as it is for CPUs")
-        return []
+        return
     compare_cell = compare_on_devices if part == DEVICES else compare
     small = options.quick and options.cell is None
-    rows: list[Row] = []
     for number, cell in enumerate(cells(part, quick=small)):
         if options.cell is None or {str(number), without_spaces(str(cell))} & {*options.cell}:
             kinds = options.kind or ALL_KINDS
-            rows += compare_cell(cell, names, kinds, quick=options.quick)
-    return rows
+            yield from compare_cell(cell, names, kinds, quick=options.quick)
 
 
 def without_spaces(sizes: str) -> str:
