@@ -1,179 +1,103 @@
-"""The comparisons: in each cell of the grid, of compilation and calls, and of how cost grows."""
+"""One comparison: in a cell, the time of each kind of call, jaxrnn's and its peers'."""
 
+import os
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bench.cells import GROWTH, LENGTHS, Cell, n_operations, network
-from bench.peers import FORWARD, GRADIENT, PEERS, Peer, expected, made
-from bench.timing import Timing, time_calls
-from jaxrnn import rnn_forward
+from bench.cells import COMPILE, IMPORT, LENGTHS, MODES, Cell, network
+from bench.kinds import kinds
+from bench.peers import PEERS, PLAIN, SCANS, Program, expected, scan_by_hand
+from bench.timing import Rounds, ratio, time_calls
 
+# One measurement: what was timed, its seconds, how many times as long as jaxrnn's it took, how many
+# times as fast as the best scan by hand it was, and the bytes that XLA allocates beside arguments
+# and results.
 Row = dict[str, Any]
-GROWING = ("jaxrnn", "plain scan", "torch", "ONNX Runtime")
 
 
-def compare(cell: Cell, names: list[str], *, quick: bool) -> list[Row]:
-    """Time all that the peers offer in one cell; first check each result against the oracle."""
+def configure(n_devices: int | None = None) -> None:
+    """Let JAX compute with all bits of float32, and on that many CPU devices in place of one."""
+    # On GPUs the default drops bits of float32, and results would agree to 1e-2 only.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if n_devices is not None:
+        jax.config.update("jax_num_cpu_devices", n_devices)
+
+
+def compare_on_devices(
+    cell: Cell, names: list[str], chosen: Collection[str], *, quick: bool
+) -> list[Row]:
+    """`compare` in a new process, which has one CPU device for each core.
+
+    More than one device can change every program of a process, so no other part has them.
+    """
+    processes = ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=configure, initargs=(os.cpu_count(),)
+    )
+    with processes:
+        return processes.submit(compare, cell, names, chosen, quick=quick).result()
+
+
+def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: bool) -> list[Row]:
+    """Time the chosen kinds of call in one cell; first check each result.
+
+    Args:
+      cell: the sizes.
+      names: the peers.
+      chosen: the kinds of call; those that the cell does not have are left out.
+      quick: whether hardly to time.
+    """
     params, x = network(cell)
-    offers = made(names, cell)
-    peers = {name: PEERS[name].make(cell, params, x) for name in offers}
-    references = {
-        with_lengths: expected(cell, params, x, with_lengths=with_lengths)
-        for with_lengths in {False, cell.option == LENGTHS}
+    peers = {
+        name: PEERS[name].make(cell, params, x) for name in names if cell.part in PEERS[name].parts
     }
     rows = []
-    for kind in dict.fromkeys(kind for kinds in offers.values() for kind in kinds):
-        calls = {name: peers[name].calls[kind] for name in offers if kind in offers[name]}
-        for name, call in calls.items():
-            result = call()
-            if cell.n_sets is not None:
-                result = jax.tree.map(lambda array: array[-1], result)
-            with_lengths = cell.option == LENGTHS and name != "jaxrnn"
-            assert_agreement(name, result, references[with_lengths][kind])
-        seconds, min_rounds = (0.0, 2) if quick else (1.2 * len(calls), 9)
-        print(f"\n{kind}, {cell}", flush=True)
-        timings = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
-        rows += [_row(cell, kind, name, timing) for name, timing in timings.items()]
-        for row in rows[-len(timings) :]:
-            row["bytes"] = temporary_bytes(row["peer"], cell, peers[row["peer"]], kind)
+    for kind in (kind for kind in kinds(cell) if kind in chosen):
+        calls = {name: peer[kind] for name, peer in peers.items() if kind in peer}
+        print(f"\n{kind}, {cell.part}: {cell}", flush=True)
+        if cell.part == COMPILE:
+            calls = {name: partial(compile_anew, call) for name, call in calls.items()}
+            seconds, min_rounds = 0.0, 21
+        else:
+            check(cell, kind, calls, params, x)
+            seconds, min_rounds = 1.2 * len(calls), 9
+        if quick:
+            seconds, min_rounds = 0.0, 2
+        rounds = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
+        for row in rows_of(rounds):
+            row = {"part": cell.part, "cell": str(cell), "kind": kind, **row}
+            row["bytes"] = temporary_bytes(cell, peers[row["peer"]][kind])
             _print(row)
+            rows.append(row)
     return rows
 
 
-def compare_starts(cell: Cell, *, quick: bool) -> list[Row]:
-    """The time to compile a gradient, beside the plain scan's.
+def check(
+    cell: Cell, kind: str, calls: dict[str, Callable[[], Any]], params: Any, x: jax.Array
+) -> None:
+    """Check that all calls return what the oracle does; in modes, what the plain scan does.
 
-    In a new process, with JAX's default devices: for several CPU devices, as this process has, a
-    gradient is a longer program.
+    With many parameter sets, the last set is compared.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        timings = process.submit(time_starts, cell, quick=quick).result()
-    rows = [_row(cell, "compile the gradient", *item) for item in timings.items()]
-    print(f"\ncompile the gradient, {cell}")
-    for row in rows:
-        _print(row)
-    return rows
-
-
-def time_starts(cell: Cell, *, quick: bool) -> dict[str, Timing]:
-    """Compile a gradient from empty caches, jaxrnn's and the plain scan's in turns."""
-    params, x = network(cell)
-    programs = {
-        name: PEERS[name].make(cell, params, x).programs[GRADIENT]
-        for name in ("jaxrnn", "plain scan")
-    }
-
-    def compile_anew(program: Any) -> None:
-        jax.clear_caches()
-        program.lower(params, x).compile()
-
-    calls = {name: partial(compile_anew, program) for name, program in programs.items()}
-    return time_calls(calls, seconds=0.0, min_rounds=2 if quick else 21)
-
-
-def compare_calls(cell: Cell, *, quick: bool) -> list[Row]:
-    """The time of a call of `rnn_forward` outside `jax.jit`, beside a jitted plain scan's."""
-    params, x = network(cell)
-    plain = PEERS["plain scan"].make(cell, params, x).programs[FORWARD]
-    calls: dict[str, Callable[[], object]] = {
-        "jaxrnn": lambda: rnn_forward(params, x).block_until_ready(),
-        "plain scan": lambda: plain(params, x).block_until_ready(),
-    }
-    timings = time_calls(calls, seconds=0.0 if quick else 5.0, min_rounds=2)
-    rows = [_row(cell, "plain call", *item) for item in timings.items()]
-    print(f"\nplain call, {cell}")
-    for row in rows:
-        _print(row)
-    return rows
-
-
-def compare_imports(*, quick: bool) -> list[Row]:
-    """The time that `import jaxrnn` adds to `import jax`, measured in new processes."""
-    code = "import time, jax; t = time.perf_counter(); import jaxrnn; print(time.perf_counter()-t)"
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(1 if quick else 7)
-    ]
-    median = float(np.median(seconds))
-    print(f"\nimport jaxrnn adds {1e3 * median:.1f} ms to import jax")
-    return [{"kind": "import", "peer": "jaxrnn", "seconds": median}]
-
-
-def compare_growth(names: list[str], *, quick: bool) -> list[Row]:
-    """How cost grows, beside the time that the matrix products alone would take."""
-    speed = products_per_second(quick=quick)
-    print(f"\nmatrix products alone: {speed / 1e9:.0f} GFLOP/s", flush=True)
-    rows: list[Row] = []
-    for series, cells in GROWTH.items():
-        for cell in cells[:1] if quick else cells:
-            params, x = network(cell)
-            peers = {
-                name: PEERS[name].make(cell, params, x) for name in grown(names, cell, FORWARD)
-            }
-            for kind in (FORWARD, GRADIENT):
-                calls = {name: peers[name].calls[kind] for name in grown(names, cell, kind)}
-                reference = calls["jaxrnn"]()
-                for name, call in calls.items():
-                    assert_agreement(name, call(), reference)
-                timings = time_calls(calls, seconds=0.0 if quick else 1.0, min_rounds=3)
-                print(f"\n{kind}, growing {series}, {cell}", flush=True)
-                for name, timing in timings.items():
-                    row = _row(cell, kind, name, timing)
-                    row["series"] = series
-                    row["bytes"] = temporary_bytes(name, cell, peers[name], kind)
-                    row["limit"] = n_operations(cell, kind) / speed
-                    rows.append(row)
-                    _print(row)
-    return rows
-
-
-def grown(names: list[str], cell: Cell, kind: str) -> list[str]:
-    """The peers among these whose growth is shown; torch's long gradients take minutes each."""
-    return [
-        name
-        for name, kinds in made(names, cell).items()
-        if name in GROWING
-        and (kind in kinds or cell.n_sets is not None)
-        and not (name == "torch" and kind == GRADIENT and cell.n_steps > 10_000)
-    ]
-
-
-def products_per_second(*, quick: bool) -> float:
-    """Operations a second in one large product, by JAX or torch, whichever is faster."""
-    size = 256 if quick else 2048
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    multiply = jax.jit(jnp.matmul)
-    calls: dict[str, Callable[[], object]] = {"jax": lambda: multiply(a, a).block_until_ready()}
-    try:
-        import torch
-    except ImportError:
-        pass
+    of_oracle = partial(expected, cell, kind, params, x)
+    if cell.part == MODES:
+        wanted = calls[PLAIN]() if PLAIN in calls else scan_by_hand(cell, params, x)[kind]()
     else:
-        in_torch = torch.from_numpy(np.array(a))
-        calls["torch"] = lambda: in_torch @ in_torch
-    timings = time_calls(calls, seconds=0.0 if quick else 3.0, min_rounds=3)
-    return float(2 * size**3 / min(timing.seconds for timing in timings.values()))
-
-
-def temporary_bytes(name: str, cell: Cell, peer: Peer, kind: str) -> int | None:
-    """The bytes that XLA allocates besides arguments and results; None where not reported.
-
-    In cells without an option only jaxrnn's and the plain scan's are reported.
-    """
-    shown = cell.option is not None or name == "plain scan" or name.startswith("jaxrnn")
-    if not shown or kind not in peer.programs:
-        return None
-    compiled = peer.programs[kind].lower(*peer.arguments).compile()
-    return int(compiled.memory_analysis().temp_size_in_bytes)
+        wanted = of_oracle(with_lengths=False)
+    wanted_with_lengths = of_oracle(with_lengths=True) if cell.part == LENGTHS else wanted
+    for name, call in calls.items():
+        result = call()
+        if cell.n_sets is not None:
+            result = jax.tree.map(lambda array: array[-1], result)
+        assert_agreement(name, result, wanted if name == "jaxrnn" else wanted_with_lengths)
 
 
 def assert_agreement(name: str, result: object, reference: object) -> None:
@@ -185,12 +109,58 @@ def assert_agreement(name: str, result: object, reference: object) -> None:
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=bound, err_msg=name)
 
 
-def _row(cell: Cell, kind: str, name: str, timing: Timing) -> Row:
-    return {"cell": cell._asdict(), "kind": kind, "peer": name, **timing._asdict()}
+def compile_anew(call: Any) -> None:
+    """Compile a program from empty caches."""
+    jax.clear_caches()
+    call.compile()
+
+
+def rows_of(rounds: Rounds) -> list[Row]:
+    """The measurements of each peer.
+
+    The best scan by hand is that of the least median time. What is given is the median of the
+    ratios to this one scan, as the least of several noisy times would flatter the scans.
+    """
+    medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
+    scans = [name for name in rounds if name in SCANS]
+    best = min(scans, key=lambda name: medians[name]) if scans else None
+    return [
+        {
+            "peer": name,
+            "seconds": seconds,
+            "ratio": ratio(rounds, name, "jaxrnn"),
+            "best": best,
+            "speed": None if best is None else ratio(rounds, best, name),
+        }
+        for name, seconds in medians.items()
+    ]
+
+
+def temporary_bytes(cell: Cell, call: Callable[[], Any]) -> int | None:
+    """The bytes that XLA allocates besides arguments and results; None where not reported."""
+    if cell.part in (MODES, COMPILE) or not isinstance(call, Program):
+        return None
+    return int(call.compile().memory_analysis().temp_size_in_bytes)
+
+
+def compare_imports(*, quick: bool) -> list[Row]:
+    """The time that `import jaxrnn` adds to `import jax`, measured in new processes."""
+    code = "import time, jax; t = time.perf_counter(); import jaxrnn; print(time.perf_counter()-t)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(1 if quick else 7)
+    ]
+    median = statistics.median(seconds)
+    print(f"\nimport jaxrnn adds {1e3 * median:.1f} ms to import jax")
+    return [{"part": IMPORT, "cell": "", "kind": "import", "peer": "jaxrnn", "seconds": median}]
 
 
 def _print(row: Row) -> None:
-    lower, upper = row["ratio_quartiles"]
-    times = f"{row['seconds'] * 1e6:12.1f} us {row['ratio']:7.2f} [{lower:.2f}, {upper:.2f}]"
-    n_bytes = "" if row.get("bytes") is None else f"{row['bytes']:14,} bytes"
-    print(f"  {row['peer']:23} {times} {n_bytes}", flush=True)
+    line = f"  {row['peer']:28} {row['seconds'] * 1e6:12.1f} us"
+    for key in ("ratio", "speed"):
+        if row[key] is not None:
+            median, lower, upper = row[key]
+            line += f"  {median:6.2f} [{lower:.2f}, {upper:.2f}]"
+    if row["bytes"] is not None:
+        line += f" {row['bytes']:14,} bytes"
+    print(line, flush=True)

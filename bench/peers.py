@@ -7,6 +7,7 @@ peer whose library is not installed can be left out.
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -17,65 +18,97 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bench.cells import CHECKPOINTS, LEAK, LENGTHS, Cell, node_leaks, sequence_lengths
-from jaxrnn import RNNParams, rnn_forward, rnn_states
+from bench.cells import (
+    CHECKPOINTS,
+    COMPILE,
+    DEVICES,
+    LEAK,
+    LENGTHS,
+    MODES,
+    SETS,
+    SIZES,
+    Cell,
+    initial_state,
+    node_leaks,
+    sequence_lengths,
+    tangents,
+)
+from bench.kinds import (
+    BY_H0,
+    DIRECT,
+    FORWARD,
+    GRADIENT,
+    JVP,
+    OF_LAST,
+    PRODUCT,
+    STATES,
+    STEPS,
+    Run,
+    gradient,
+    kinds,
+)
+from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
 from jaxrnn.testing import oracle
 
-# What is timed. A gradient is that of half the sum of the squares, and comes with this value.
-FORWARD = "forward"
-GRADIENT = "gradient"
-STATES = "gradient through all states"
 
-# A run on one parameter set returns the last hidden state, `(batch, n_nodes)`, or all hidden
-# states, `(batch, n_steps, n_nodes)`.
-Run = Callable[[Any, Any], Any]
+@dataclass(frozen=True)
+class Program:
+    """A function of JAX and what it is called on."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> Any:
+        """Call it, and wait for the result."""
+        result = self.function(*self.arguments)
+        # All results of a program are ready at the same time. To wait for each of them would take a
+        # microsecond of Python.
+        (result[0] if isinstance(result, tuple) else result).block_until_ready()
+        return result
+
+    def compile(self) -> Any:
+        """The compiled program."""
+        return self.function.lower(*self.arguments).compile()
 
 
-class Peer(NamedTuple):
-    """The calls that a peer offers on given parameters and inputs, by kind.
-
-    Attributes:
-      calls: functions of no arguments that return the result.
-      programs: for peers on JAX, the jitted functions behind these calls.
-      arguments: what these functions take, parameters and inputs.
-    """
-
-    calls: dict[str, Callable[[], Any]]
-    programs: dict[str, Any]
-    arguments: tuple[Any, ...] = ()
+# A peer's calls, by kind. Those on JAX are programs, but for the steps in a Python loop.
+Peer = dict[str, Callable[[], Any]]
 
 
 def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package itself."""
-    options: Any = {"leak": node_leaks(cell)} if cell.option == LEAK else {}
+    options: Any = {"leak": node_leaks(cell)} if cell.part == LEAK else {}
     last = partial(rnn_forward, **options)
-    return _of_jax(last, lambda params, x: rnn_states(params, x, **options).h, cell, params, x)
+    peer = _of_jax(cell, params, x, last, lambda params, x: rnn_states(params, x, **options).h)
+    if cell.part == MODES:
+        peer[DIRECT] = Program(rnn_forward, (params, x))
+        peer[STEPS] = _in_a_python_loop(rnn_step, params, x)
+    return peer
 
 
 def jaxrnn_on_fixed_weights(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, with the weights as constants of the program, as in ONNX Runtime's model."""
-    run = jax.jit(partial(rnn_forward, params))
-    return Peer({FORWARD: lambda: run(x).block_until_ready()}, {})
+    return {FORWARD: Program(jax.jit(partial(rnn_forward, params)), (x,))}
 
 
 def jaxrnn_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, with the lengths as an argument of the program."""
 
-    def run(params: RNNParams[Any], inputs: Any) -> Any:
+    def run(params: RNNParams[Any], inputs: Any) -> jax.Array:
         return rnn_forward(params, inputs[0], lengths=inputs[1])
 
-    return _of_last(run, params, (x, jnp.asarray(sequence_lengths(cell))))
+    return _of_jax(cell, params, (x, jnp.asarray(sequence_lengths(cell))), run)
 
 
 def jaxrnn_with_checkpoints(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, which stores one state in about the square root of the number of steps."""
     run = partial(rnn_forward, checkpoint_every=math.isqrt(cell.n_steps))
-    return _of_last(run, params, x)
+    return _of_jax(cell, params, x, run)
 
 
 def jaxrnn_in_chunks(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package, with as many parameter sets at a time as the cache holds."""
-    return _peer({GRADIENT: jax.jit(_in_chunks(cell))}, params, x)
+    return {GRADIENT: Program(jax.jit(_in_chunks(cell)), (params, x))}
 
 
 def jaxrnn_on_devices(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -86,14 +119,14 @@ def jaxrnn_on_devices(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     run = jax.shard_map(_in_chunks(cell), mesh=mesh, in_specs=(by_set, shared), out_specs=by_set)
     params = jax.device_put(params, NamedSharding(mesh, by_set))
     x = jax.device_put(x, NamedSharding(mesh, shared))
-    return _peer({GRADIENT: jax.jit(run)}, params, x)
+    return {GRADIENT: Program(jax.jit(run), (params, x))}
 
 
-def _in_chunks(cell: Cell) -> Run:
-    gradient = jax.value_and_grad(partial(_half_square, rnn_forward))
+def _in_chunks(cell: Cell) -> Callable[..., Any]:
+    of_one = gradient(rnn_forward)
 
     def of_sets(params: RNNParams[Any], x: jax.Array) -> Any:
-        return jax.lax.map(lambda one: gradient(one, x), params, batch_size=sets_at_once(cell))
+        return jax.lax.map(lambda one: of_one(one, x), params, batch_size=sets_at_once(cell))
 
     return of_sets
 
@@ -104,28 +137,59 @@ def sets_at_once(cell: Cell) -> int:
     return max(1, (4 << 20) // bytes_of_states)
 
 
-def plain_scan(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """The loop that one writes by hand; the JAX libraries amount to the same."""
+def scan_by_hand(
+    cell: Cell,
+    params: RNNParams[Any],
+    x: jax.Array,
+    *,
+    inputs_first: bool = False,
+    unroll: int = 1,
+) -> Peer:
+    """The loop that one writes by hand; with `inputs_first`, `x wx + b` is computed before it."""
+    leak = node_leaks(cell)
 
-    def run(params: RNNParams[Any], x: jax.Array, keep: bool) -> Any:
+    def run(
+        params: RNNParams[Any], x: jax.Array, h0: jax.Array | float, keep: bool
+    ) -> tuple[jax.Array, Any]:
         wx, wh, b = jax.tree.leaves(params)
-        leak = node_leaks(cell)
 
         def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            f = jnp.tanh(x_t @ wx + h @ wh + b)
-            h = h + leak * (f - h) if cell.option == LEAK else f
+            f = jnp.tanh(x_t + h @ wh) if inputs_first else jnp.tanh(x_t @ wx + h @ wh + b)
+            h = h + leak * (f - h) if cell.part == LEAK else f
             return h, h if keep else None
 
-        h0 = jnp.zeros((x.shape[0], wh.shape[0]), x.dtype)
-        return jax.lax.scan(step, h0, jnp.swapaxes(x, 0, 1))
+        x = jnp.moveaxis(x, -2, 0)
+        start = jnp.broadcast_to(jnp.asarray(h0, x.dtype), (*x.shape[1:-1], len(wh)))
+        return jax.lax.scan(step, start, x @ wx + b if inputs_first else x, unroll=unroll)
 
-    return _of_jax(
-        lambda params, x: run(params, x, False)[0],
-        lambda params, x: jnp.swapaxes(run(params, x, True)[1], 0, 1),
-        cell,
-        params,
-        x,
-    )
+    def last(params: RNNParams[Any], x: jax.Array, h0: Any = 0.0) -> jax.Array:
+        return run(params, x, h0, False)[0]
+
+    def states(params: RNNParams[Any], x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(run(params, x, 0.0, True)[1], 0, -2)
+
+    peer = _of_jax(cell, params, x, last, states)
+    if cell.part == MODES and not inputs_first and unroll == 1:
+        peer[STEPS] = _in_a_python_loop(jax.jit(_step_by_hand), params, x)
+    return peer
+
+
+def _step_by_hand(params: RNNParams[Any], h: jax.Array, x_t: jax.Array) -> jax.Array:
+    wx, wh, b = jax.tree.leaves(params)
+    return jnp.tanh(x_t @ wx + h @ wh + b)
+
+
+def _in_a_python_loop(step: Any, params: RNNParams[Any], x: jax.Array) -> Callable[[], jax.Array]:
+    x_of_steps = list(jnp.moveaxis(x, -2, 0))
+    h0 = jnp.zeros((len(x), params.wh.shape[0]), x.dtype)
+
+    def loop() -> jax.Array:
+        h = h0
+        for x_t in x_of_steps:
+            h = step(params, h, x_t)
+        return h.block_until_ready()
+
+    return loop
 
 
 def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -133,7 +197,7 @@ def flax_linen(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     from flax import linen
 
     run = _linen(linen.SimpleCell(cell.n_nodes))
-    return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
+    return _of_jax(cell, params, x, lambda *args: run(*args)[0], lambda *args: run(*args)[1])
 
 
 def flax_linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -142,7 +206,7 @@ def flax_linen_with_lengths(cell: Cell, params: RNNParams[Any], x: jax.Array) ->
 
     run = _linen(linen.SimpleCell(cell.n_nodes))
     inputs = x, jnp.asarray(sequence_lengths(cell))
-    return _of_last(lambda params, inputs: run(params, *inputs)[0], params, inputs)
+    return _of_jax(cell, params, inputs, lambda params, inputs: run(params, *inputs)[0])
 
 
 def flax_linen_with_remat(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -150,7 +214,7 @@ def flax_linen_with_remat(cell: Cell, params: RNNParams[Any], x: jax.Array) -> P
     from flax import linen
 
     run = _linen(linen.remat(linen.SimpleCell)(cell.n_nodes))
-    return _of_last(lambda *args: run(*args)[0], params, x)
+    return _of_jax(cell, params, x, lambda *args: run(*args)[0])
 
 
 def _linen(of_one_step: Any) -> Callable[..., Any]:
@@ -180,7 +244,7 @@ def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         h0 = jnp.zeros((x.shape[0], params.wh.shape[0]), x.dtype)
         return nnx.merge(graph, own_state)(x, initial_carry=h0, return_carry=True)
 
-    return _of_jax(lambda *args: run(*args)[0], lambda *args: run(*args)[1], cell, params, x)
+    return _of_jax(cell, params, x, lambda *args: run(*args)[0], lambda *args: run(*args)[1])
 
 
 def haiku(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -203,7 +267,7 @@ def haiku(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         weights = {"linear": {"w": params.wx, "b": params.b}, "linear_1": {"w": params.wh}}
         return model.apply(weights, x)
 
-    return _of_jax(lambda *args: run(*args)[1], lambda *args: run(*args)[0], cell, params, x)
+    return _of_jax(cell, params, x, lambda *args: run(*args)[1], lambda *args: run(*args)[0])
 
 
 def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -217,7 +281,7 @@ def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         other_variables = [variable.value for variable in layer.non_trainable_variables]
         return layer.stateless_call([params.wx, params.wh, params.b], other_variables, x)[0]
 
-    return _of_jax(partial(run, keep=False), partial(run, keep=True), cell, params, x)
+    return _of_jax(cell, params, x, partial(run, keep=False), partial(run, keep=True))
 
 
 def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -243,7 +307,7 @@ def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     weights = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
 
     def run() -> Any:
-        if cell.option != LENGTHS:
+        if cell.part != LENGTHS:
             return rnn(x_torch)
         pack = torch.nn.utils.rnn.pack_padded_sequence
         return rnn(pack(x_torch, lengths, batch_first=True, enforce_sorted=False))
@@ -252,7 +316,7 @@ def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
         with torch.no_grad():
             return run()[1][0]
 
-    def gradient(pick: Callable[[Any, Any], Any]) -> Any:
+    def gradient_of(pick: Callable[[Any, Any], Any]) -> Any:
         value = 0.5 * torch.sum(pick(*run()) ** 2)
         dwx, dwh, db = torch.autograd.grad(value, weights)
         return value.detach(), RNNParams(dwx.T, dwh.T, db)
@@ -265,10 +329,10 @@ def torch(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
 
     calls = {
         FORWARD: forward,
-        GRADIENT: lambda: gradient(lambda states, last: last),
-        STATES: lambda: gradient(lambda states, last: states),
+        GRADIENT: lambda: gradient_of(lambda states, last: last),
+        STATES: lambda: gradient_of(lambda states, last: states),
     }
-    return Peer({kind: partial(finished, call) for kind, call in calls.items()}, {})
+    return {kind: partial(finished, call) for kind, call in calls.items()}
 
 
 def onnx_runtime(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -289,7 +353,7 @@ def onnx_runtime(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    return Peer({FORWARD: lambda: session.run(None, {"X": x_time_first})[0][0]}, {})
+    return {FORWARD: lambda: session.run(None, {"X": x_time_first})[0][0]}
 
 
 def numpy_loop(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -303,10 +367,7 @@ def numpy_loop(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
             h = np.tanh(x_numpy[:, t] @ wx + h @ wh + b)
         return h
 
-    return Peer({FORWARD: forward}, {})
-
-
-ONE, MANY = "one", "many"
+    return {FORWARD: forward}
 
 
 class Entry(NamedTuple):
@@ -314,113 +375,92 @@ class Entry(NamedTuple):
 
     Attributes:
       make: the function that makes the peer.
+      parts: the parts of the benchmark that it runs in.
       requires: the modules that it imports.
-      runs: the cells that it runs in: those of ONE parameter set, of MANY (by `jax.vmap` or in its
-        own way), or of an option.
-      forward_only: whether it has no gradient.
+      on_gpu_only: whether it is left out on CPUs.
     """
 
     make: Callable[[Cell, RNNParams[Any], jax.Array], Peer]
+    parts: tuple[str, ...]
     requires: tuple[str, ...] = ()
-    runs: tuple[str, ...] = (ONE, MANY)
-    forward_only: bool = False
+    on_gpu_only: bool = False
 
 
+BY_HAND = (SIZES, LEAK, SETS, DEVICES, CHECKPOINTS, MODES)
+PLAIN = "plain scan"
+# The scans by hand. Unrolled steps of a loop pay on GPUs alone, where they are launched together.
+SCANS = {
+    PLAIN: Entry(scan_by_hand, (*BY_HAND, COMPILE)),
+    "scan, inputs first": Entry(partial(scan_by_hand, inputs_first=True), BY_HAND),
+    "plain scan, unroll=8": Entry(partial(scan_by_hand, unroll=8), BY_HAND, on_gpu_only=True),
+    "scan, inputs first, unroll=8": Entry(
+        partial(scan_by_hand, inputs_first=True, unroll=8), BY_HAND, on_gpu_only=True
+    ),
+}
 # In each cell the first peer is what the others are compared with. In the cells of lengths and of
 # checkpoints it is the same call without the option.
 PEERS = {
-    "jaxrnn": Entry(jaxrnn, runs=(ONE, MANY, LENGTHS, CHECKPOINTS, LEAK)),
-    "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, runs=(ONE,), forward_only=True),
-    "jaxrnn in chunks": Entry(jaxrnn_in_chunks, runs=(MANY,)),
-    "jaxrnn on devices": Entry(jaxrnn_on_devices, runs=(MANY,)),
-    "jaxrnn, lengths": Entry(jaxrnn_with_lengths, runs=(LENGTHS,)),
-    "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, runs=(CHECKPOINTS,)),
-    "plain scan": Entry(plain_scan, runs=(ONE, MANY, CHECKPOINTS, LEAK)),
-    "Flax linen": Entry(flax_linen, ("flax",)),
-    "Flax linen, lengths": Entry(flax_linen_with_lengths, ("flax",), runs=(LENGTHS,)),
-    "Flax linen, remat": Entry(flax_linen_with_remat, ("flax",), runs=(CHECKPOINTS,)),
-    "Flax nnx": Entry(flax_nnx, ("flax",)),
-    "Haiku": Entry(haiku, ("haiku",)),
-    "Keras": Entry(keras, ("keras",)),
-    "torch": Entry(torch, ("torch",), runs=(ONE, LENGTHS)),
-    "ONNX Runtime": Entry(onnx_runtime, ("onnx", "onnxruntime"), (ONE,), forward_only=True),
-    "NumPy loop": Entry(numpy_loop, runs=(ONE,), forward_only=True),
-}
-
-# What the peers offer in each kind of cell.
-KINDS = {
-    ONE: (FORWARD, GRADIENT, STATES),
-    MANY: (GRADIENT,),
-    LENGTHS: (FORWARD, GRADIENT),
-    CHECKPOINTS: (GRADIENT,),
-    LEAK: (FORWARD, GRADIENT, STATES),
+    "jaxrnn": Entry(jaxrnn, (*BY_HAND, LENGTHS, COMPILE)),
+    "jaxrnn on fixed weights": Entry(jaxrnn_on_fixed_weights, (SIZES,)),
+    "jaxrnn in chunks": Entry(jaxrnn_in_chunks, (SETS,)),
+    "jaxrnn on devices": Entry(jaxrnn_on_devices, (DEVICES,)),
+    "jaxrnn, lengths": Entry(jaxrnn_with_lengths, (LENGTHS,)),
+    "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, (CHECKPOINTS,)),
+    **SCANS,
+    "Flax linen": Entry(flax_linen, (SIZES, SETS), ("flax",)),
+    "Flax linen, lengths": Entry(flax_linen_with_lengths, (LENGTHS,), ("flax",)),
+    "Flax linen, remat": Entry(flax_linen_with_remat, (CHECKPOINTS,), ("flax",)),
+    "Flax nnx": Entry(flax_nnx, (SIZES, SETS), ("flax",)),
+    "Haiku": Entry(haiku, (SIZES, SETS), ("haiku",)),
+    "Keras": Entry(keras, (SIZES, SETS), ("keras",)),
+    "torch": Entry(torch, (SIZES, LENGTHS), ("torch",)),
+    "ONNX Runtime": Entry(onnx_runtime, (SIZES,), ("onnx", "onnxruntime")),
+    "NumPy loop": Entry(numpy_loop, (SIZES,)),
 }
 
 
-def missing(name: str) -> list[str]:
-    """The modules that a peer needs and that are not installed."""
-    return [module for module in PEERS[name].requires if find_spec(module) is None]
+def why_left_out(name: str) -> str | None:
+    """Why a peer cannot run here, if it cannot."""
+    entry = PEERS[name]
+    if absent := [module for module in entry.requires if find_spec(module) is None]:
+        return f"{' and '.join(absent)} is not installed"
+    on_gpu = jax.default_backend() == "gpu"
+    return "it is for GPUs" if entry.on_gpu_only and not on_gpu else None
 
 
-def made(names: list[str], cell: Cell) -> dict[str, tuple[str, ...]]:
-    """Those of the named peers that run in a cell, and what each must offer there."""
-    wanted = cell.option or (ONE if cell.n_sets is None else MANY)
-    return {
-        name: (FORWARD,) if PEERS[name].forward_only else KINDS[wanted]
-        for name in names
-        if wanted in PEERS[name].runs
-    }
-
-
-def expected(
-    cell: Cell, params: RNNParams[Any], x: jax.Array, *, with_lengths: bool
-) -> dict[str, Any]:
-    """The oracle's results, by kind; with many parameter sets, those of the last set."""
+def expected(cell: Cell, kind: str, params: RNNParams[Any], x: Any, *, with_lengths: bool) -> Any:
+    """The oracle's result; with many parameter sets, that of the last set."""
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
     options: Any = {"lengths": sequence_lengths(cell)} if with_lengths else {}
-    options |= {"leak": node_leaks(cell)} if cell.option == LEAK else {}
+    options |= {"leak": node_leaks(cell)} if cell.part == LEAK else {}
     h = oracle.rnn_states(params, np.asarray(x), **options).h
     last = h[..., -1, :]
-
-    def gradient(values: Any, **cotangents: Any) -> Any:
-        gradients = oracle.rnn_gradients(params, np.asarray(x), **options, **cotangents)
-        return 0.5 * np.sum(values**2), gradients.params
-
-    references = {FORWARD: last, GRADIENT: gradient(last, g_last=last)}
-    if cell.option in (None, LEAK) and cell.n_sets is None:
-        references[STATES] = gradient(h, g_h=h)
-    return references
+    if kind == FORWARD:
+        return last
+    cotangent: Any
+    values, cotangent = (h, {"g_h": h}) if kind == STATES else (last, {"g_last": last})
+    gradients = oracle.rnn_gradients(params, np.asarray(x), **options, **cotangent)
+    return 0.5 * np.sum(values**2), gradients.params
 
 
-def _of_last(last: Run, params: RNNParams[Any], inputs: Any) -> Peer:
-    programs = {FORWARD: last, GRADIENT: jax.value_and_grad(partial(_half_square, last))}
-    return _peer({kind: jax.jit(run) for kind, run in programs.items()}, params, inputs)
-
-
-def _of_jax(last: Run, states: Run, cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    gradient = jax.value_and_grad(partial(_half_square, last))
+def _of_jax(
+    cell: Cell, params: RNNParams[Any], inputs: Any, last: Run, states: Run | None = None
+) -> Peer:
+    """Every kind of the cell, from the function that returns the last state, or all states."""
+    runs = {kind: make(last) for kind, make in OF_LAST.items()}
+    if states is not None:
+        runs[STATES] = gradient(states)
     if cell.n_sets is not None:
-        of_sets = {FORWARD: last, GRADIENT: gradient}
-        programs = {
-            kind: jax.jit(jax.vmap(run, in_axes=(0, None))) for kind, run in of_sets.items()
-        }
-        return _peer(programs, params, x)
-    through_states = jax.value_and_grad(partial(_half_square, states))
-    of_one = {FORWARD: last, GRADIENT: gradient, STATES: through_states}
-    return _peer({kind: jax.jit(run) for kind, run in of_one.items()}, params, x)
-
-
-def _peer(programs: dict[str, Any], *arguments: Any) -> Peer:
-    def call(kind: str) -> Any:
-        result = programs[kind](*arguments)
-        # All results of a program are ready at the same time. To wait for each of them would take a
-        # microsecond of Python.
-        (result if kind == FORWARD else result[0]).block_until_ready()
-        return result
-
-    return Peer({kind: partial(call, kind) for kind in programs}, programs, arguments)
-
-
-def _half_square(run: Run, params: RNNParams[Any], inputs: Any) -> jax.Array:
-    return 0.5 * jnp.sum(run(params, inputs) ** 2)
+        runs = {kind: jax.vmap(run, in_axes=(0, None)) for kind, run in runs.items()}
+    others: dict[str, Any] = {}
+    if cell.part == MODES:
+        direction = tangents(params)
+        others = {JVP: direction, PRODUCT: direction, BY_H0: initial_state(cell)}
+    return {
+        kind: Program(
+            jax.jit(runs[kind]), (params, inputs, *([others[kind]] if kind in others else []))
+        )
+        for kind in kinds(cell)
+        if kind in runs
+    }

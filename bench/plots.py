@@ -1,5 +1,7 @@
-"""Plots of the results, in the folder where the results are kept."""
+"""The plot of the README: `python -m bench.plots bench/results/newest.jsonl`."""
 
+import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,108 +10,80 @@ import matplotlib
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "jaxrnn"  # so that the same results give the same file
 matplotlib.rcParams["svg.fonttype"] = "none"
-matplotlib.rcParams["font.size"] = 8
+matplotlib.rcParams["font.family"] = "sans-serif"
+matplotlib.rcParams["font.size"] = 9
 
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
-from bench.cells import GROWTH, Cell  # noqa: E402
-from bench.peers import FORWARD, GRADIENT, PEERS, STATES  # noqa: E402
+from bench.cells import LEAK, SIZES, Cell, cells  # noqa: E402
+from bench.kinds import GRADIENT  # noqa: E402
+from bench.tables import Results, fewer_bytes, parts_of, read, speed  # noqa: E402
 
-Row = dict[str, Any]
-COLOURS = dict(zip(PEERS, matplotlib.colormaps["tab20"](range(20)), strict=False))
-ONE_PROGRAM = ("plain scan", "Flax linen", "Flax nnx", "Haiku", "Keras")
-OF_ONE_PROGRAM: dict[str, Any] = {
-    "color": COLOURS["plain scan"],
-    "label": "plain scan, Flax, Haiku, Keras: from least to most",
-    "linewidth": 5,
-    "solid_capstyle": "round",
+SPEED = Path(__file__).parent / "results" / "speed.svg"
+# Of each part its name in the plot, its colour, and where its bar stands beside the cell's place.
+BARS = {SIZES: ("gradient", "#1f6feb", -0.2), LEAK: ("gradient with a leak", "#d9822b", 0.2)}
+# Both panels have a scale of ratios, on which bars start at one: level with the scan. The limits of
+# the scale are these or what the bars need.
+PANELS = {
+    "Times as fast as the best lax.scan by hand": (speed, (0.7, 4), (0.25, 0.5, 1, 2, 4, 8, 16)),
+    "Memory, times the scan's": (fewer_bytes, (0.4, 1.1), (0.25, 0.5, 1, 2)),
 }
-SIZES = {"steps": "n_steps", "nodes": "n_nodes", "batch": "batch", "parameter sets": "n_sets"}
 
 
-def plot(rows: list[Row], machine: dict[str, Any], folder: Path) -> None:
-    """Write `speed.svg` and `growth.svg`."""
-    for name, figure in (("speed", _speed(rows)), ("growth", _growth(rows))):
-        of_jax, of_python = machine["libraries"]["jax"], machine["python"]
-        figure.suptitle(f"jax {of_jax}, Python {of_python}, {machine['cores']} CPU cores, float32")
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        plt.close(figure)
-
-
-def _speed(rows: list[Row]) -> Any:
-    """In each cell of the grid, the time of each peer divided by jaxrnn's.
-
-    JAX compiles some peers to about the same program. They share one line, from the least of their
-    times to the most.
-    """
-    panels = [(FORWARD, False), (GRADIENT, False), (STATES, False), (GRADIENT, True)]
-    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3.6), layout="constrained")
-    for axis, (kind, of_sets) in zip(axes, panels, strict=True):
-        chosen = [
-            row
-            for row in rows
-            if row["kind"] == kind
-            and "series" not in row
-            and row["cell"]["option"] is None
-            and (row["cell"]["n_sets"] is not None) == of_sets
-        ]
-        cells = list(dict.fromkeys(str(Cell(**row["cell"])) for row in chosen))
-        for name in dict.fromkeys(row["peer"] for row in chosen if row["peer"] not in ONE_PROGRAM):
-            own = [row for row in chosen if row["peer"] == name]
-            places = [cells.index(str(Cell(**row["cell"]))) for row in own]
-            axis.plot([row["ratio"] for row in own], places, "o", color=COLOURS[name], label=name)
-        alike = [row for row in chosen if row["peer"] in ONE_PROGRAM]
-        for place, cell in enumerate(cells):
-            ratios = [row["ratio"] for row in alike if str(Cell(**row["cell"])) == cell]
-            axis.plot([min(ratios), max(ratios)], [place] * 2, **OF_ONE_PROGRAM)
+def plot(results: Results) -> Any:
+    """The speed and the memory of a gradient in each cell, beside the best scan by hand."""
+    parts, places = parts_of(results), [(str(cell), i) for i, cell in enumerate(cells(SIZES))]
+    figure, axes = plt.subplots(
+        1, 2, figsize=(8.6, 4.3), width_ratios=(1.7, 1), sharey=True, layout="constrained"
+    )
+    for axis, (title, (value, (least, most), ticks)) in zip(axes, PANELS.items(), strict=True):
+        for part, (name, colour, shift) in BARS.items():
+            groups = {
+                place: parts.get(part, {}).get((cell, GRADIENT), {}) for cell, place in places
+            }
+            values = {place + shift: value(group, "jaxrnn") for place, group in groups.items()}
+            bars = {place: each for place, each in values.items() if each is not None}
+            widths = [each - 1 for each in bars.values()]
+            axis.barh([*bars], widths, 0.36, left=1, color=colour, label=name)
+            for place, each in bars.items():
+                least, most = min(least, each / 1.3), max(most, each * 1.3)
+                side, gap = ("left", 3) if each >= 1 else ("right", -3)
+                at = {"xytext": (gap, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+                axis.annotate(f"{each:.2f}", (each, place), **at, fontsize=7)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", xlabel="times as long as jaxrnn", yticks=range(len(cells)))
-        axis.set(yticklabels=cells, title=f"{kind}{', parameter sets' if of_sets else ''}")
-        axis.set_ylabel(f"{'sets, ' if of_sets else ''}batch, steps, features, nodes")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.invert_yaxis()
-        axis.grid(alpha=0.3)
-    handles = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=11)
+        axis.set(xscale="log", xlim=(least, most))
+        axis.set_title(title, loc="left", fontsize=10)
+        shown = [tick for tick in ticks if least <= tick <= most]
+        axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+        axis.set_xticks([], minor=True)
+        axis.tick_params(length=0)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    axes[0].set_yticks(range(len(places)), [label(cell) for cell in cells(SIZES)])
+    axes[0].invert_yaxis()
+    axes[0].legend(loc="lower right", frameon=False)
+    machine = next(row["machine"] for row in results if "machine" in row)
+    machine_text = f"{machine['cores']} CPU cores, float32, jax {machine['libraries']['jax']}"
+    figure.supxlabel(
+        f"Right of 1, jaxrnn is faster or takes more memory. {machine_text}.", fontsize=7
+    )
     return figure
 
 
-def _growth(rows: list[Row]) -> Any:
-    """Seconds and bytes against sizes, and the time of the matrix products alone."""
-    quantities = [
-        (FORWARD, "seconds"),
-        (GRADIENT, "seconds"),
-        (FORWARD, "bytes"),
-        (GRADIENT, "bytes"),
-    ]
-    shape = (len(quantities), len(GROWTH))
-    figure, axes = plt.subplots(*shape, figsize=(13, 10), sharex="col", layout="constrained")
-    for column, (series, size) in enumerate(SIZES.items()):
-        for axis, (kind, quantity) in zip(axes[:, column], quantities, strict=True):
-            chosen = [row for row in rows if row.get("series") == series and row["kind"] == kind]
-            for name in dict.fromkeys(row["peer"] for row in chosen):
-                own = [row for row in chosen if row["peer"] == name and row[quantity]]
-                sizes = [row["cell"][size] for row in own]
-                if own:
-                    values = [row[quantity] for row in own]
-                    axis.plot(sizes, values, "o-", color=COLOURS[name], label=name)
-            if quantity == "seconds":
-                limits = sorted({(row["cell"][size], row["limit"]) for row in chosen})
-                axis.plot(*zip(*limits, strict=True), "k--", label="matrix products alone")
-            axis.set(xscale="log", yscale="log", ylabel=f"{kind}: {quantity}")
-            axis.grid(alpha=0.3)
-        axes[-1, column].set(xlabel=series)
-    handles = {
-        label: handle
-        for axis in axes.flat
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
-    return figure
+def label(cell: Cell) -> str:
+    """The sizes of a cell, in words."""
+    return f"batch {cell.batch}, {cell.n_steps} steps, {cell.n_nodes} nodes"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the plot."""
+    parser = argparse.ArgumentParser(prog="python -m bench.plots", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+", help="of one thing, the last counts")
+    parser.add_argument("--out", type=Path, default=SPEED)
+    options = parser.parse_args(arguments)
+    figure = plot([row for path in options.results for row in read(path)])
+    figure.savefig(options.out, metadata={"Date": None} if options.out.suffix == ".svg" else None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

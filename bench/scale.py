@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
+from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +23,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bench.cells import Cell, network
+from bench.cells import DEVICES, SIZES, Cell, network
 from bench.compare import assert_agreement
-from bench.timing import Timing, time_calls
+from bench.timing import Rounds, ratio, time_calls
 from jaxrnn import rnn_forward
 
 
@@ -47,7 +48,7 @@ SETTINGS = {
     "two processes": Setting(((0,), (1,))),
 }
 BATCH, SETS = "a shared batch", "shared parameter sets"
-CELLS = {BATCH: Cell(64, 200, 64, 256), SETS: Cell(64, 100, 64, 256, n_sets=8)}
+CELLS = {BATCH: Cell(SIZES, 64, 200, 64, 256), SETS: Cell(DEVICES, 64, 100, 64, 256, n_sets=8)}
 PRODUCT, MEAN = "one large product, its rows shared", "the mean of the gradient alone"
 
 
@@ -157,14 +158,12 @@ def run(connections: list[Connection], name: str) -> None:
         connection.recv()
 
 
-def row(name: str, timings: dict[str, Timing]) -> str:
+def row(name: str, rounds: Rounds) -> str:
     """One row of a table in Markdown."""
-    first, *others = timings.values()
-    ratios = [
-        f"{timing.ratio:.2f} [{', '.join(f'{each:.2f}' for each in timing.ratio_quartiles)}]"
-        for timing in others
-    ]
-    return f"| {' | '.join([name, f'{1e3 * first.seconds:.2f}', *ratios])} |"
+    first, *others = rounds
+    times = [ratio(rounds, other, first) for other in others]
+    ratios = [f"{each.median:.2f} [{each.lower:.2f}, {each.upper:.2f}]" for each in times]
+    return f"| {' | '.join([name, f'{1e3 * median(rounds[first]):.2f}', *ratios])} |"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,9 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"| | {first}, ms | {' | '.join(others)} |\n|{' --- |' * (len(SETTINGS) + 1)}")
         for name in (BATCH, SETS, PRODUCT, MEAN):
             calls = {setting: partial(run, each, name) for setting, each in connections.items()}
-            timings = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
+            rounds = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
             title = f"{name}, {cells[name]}" if name in cells else name
-            print(row(title, timings), flush=True)
+            print(row(title, rounds), flush=True)
     return 0
 
 

@@ -8,22 +8,19 @@ from typing import NamedTuple
 
 Call = Callable[[], object]
 
-
-class Timing(NamedTuple):
-    """How long a call takes, and how many times as long as the first one timed with it.
-
-    Attributes:
-      seconds: median over the rounds.
-      ratio: median over the rounds of this call's time divided by the first's in the same round.
-      ratio_quartiles: the first and third quartile of that ratio.
-    """
-
-    seconds: float
-    ratio: float
-    ratio_quartiles: tuple[float, float]
+# The seconds that each call took, one entry for each round.
+Rounds = dict[str, list[float]]
 
 
-def time_calls(calls: Mapping[str, Call], *, seconds: float, min_rounds: int) -> dict[str, Timing]:
+class Ratio(NamedTuple):
+    """How many times as long one call took as another: quartiles over the rounds."""
+
+    median: float
+    lower: float
+    upper: float
+
+
+def time_calls(calls: Mapping[str, Call], *, seconds: float, min_rounds: int) -> Rounds:
     """Time each call, which must block until its result is there.
 
     In a round every call is timed once, in an order drawn anew, so that other work on the machine
@@ -33,17 +30,25 @@ def time_calls(calls: Mapping[str, Call], *, seconds: float, min_rounds: int) ->
     Args:
       calls: what to time, by name, at least one. They may be compiled already or not.
       seconds: how long to go on.
-      min_rounds: how many rounds there are at least.
+      min_rounds: how many rounds there are at least, two or more.
     """
     repeats = {name: _repeats(call) for name, call in calls.items()}
-    rounds: list[dict[str, float]] = []
+    rounds: Rounds = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
-    end = time.perf_counter() + seconds
-    while len(rounds) < min_rounds or time.perf_counter() < end:
+    n_rounds, end = 0, time.perf_counter() + seconds
+    while n_rounds < min_rounds or time.perf_counter() < end:
         shuffle(order)
-        rounds.append({name: _seconds_per_call(calls[name], repeats[name]) for name in order})
-    first = next(iter(calls))
-    return {name: _timing([(each[name], each[first]) for each in rounds]) for name in calls}
+        for name in order:
+            rounds[name].append(_seconds_per_call(calls[name], repeats[name]))
+        n_rounds += 1
+    return rounds
+
+
+def ratio(rounds: Rounds, name: str, other: str) -> Ratio:
+    """One call's time divided by the other's in the same round."""
+    ratios = [own / its for own, its in zip(rounds[name], rounds[other], strict=True)]
+    lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(median, lower, upper)
 
 
 def _repeats(call: Call) -> int:
@@ -60,9 +65,3 @@ def _seconds_per_call(call: Call, repeats: int) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - start) / repeats
-
-
-def _timing(pairs: list[tuple[float, float]]) -> Timing:
-    ratios = sorted(own / first for own, first in pairs)
-    lower, middle, upper = statistics.quantiles(ratios, n=4, method="inclusive")
-    return Timing(statistics.median(own for own, _ in pairs), middle, (lower, upper))
