@@ -1,17 +1,14 @@
 """Any call under any transformations of JAX gives what the oracle says."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrnn import recurrence
 from tests import checked
 from tests.checked import Checked
 from tests.checked_calls import Call, as_checked, calls
@@ -21,14 +18,6 @@ COUNT = count(1)
 
 # Few unless the profile is `long`, as each example compiles programs of its own.
 N_EXAMPLES = settings().max_examples if settings().max_examples > 1000 else 16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_are_many() -> Iterator[None]:
-    """The longest single sequences have segments, as if they were of thousands of steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recurrence, "MANY_STEPS", 7)
-        yield
 
 
 class Kind(NamedTuple):

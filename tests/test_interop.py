@@ -17,7 +17,7 @@ from jax.nn.initializers import zeros
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing.relations import RELATIONS
 from jaxrnn.testing.strategies import Case
-from tests.bad_values import Missing, replaced
+from tests.bad_calls import Missing, replaced
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like, scanned
 
 N_FEATURES, N_NODES = 3, 4

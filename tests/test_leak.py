@@ -10,16 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from jaxrnn.activations import TANGENTS
-from jaxrnn.testing import oracle, strategies
-from jaxrnn.testing.strategies import Sizes
-=======
 from jaxrnn import init_params, rnn_forward, rnn_states
-from jaxrnn.recurrence import TANGENTS
+from jaxrnn.activations import TANGENTS
 from jaxrnn.testing import oracle
->>>>>>> tests
 from tests.compiled import n_products
 from tests.helpers import ACTIVATIONS, H0, PARAMS, X, assert_close, own_tanh
 
@@ -54,7 +47,6 @@ def test_a_leak_of_zero_holds_the_state_and_of_one_is_none(activation: Any) -> N
     assert_close(with_one, rnn_states(PARAMS, X, H0, activation=activation), 2e-7)
 
 
-<<<<<<< HEAD
 def test_an_infinite_state_stays_infinite() -> None:
     h0 = np.array([np.inf, 0, 0, 1])
     h = rnn_states(PARAMS, X, h0, leak=0.5).h
@@ -62,35 +54,6 @@ def test_an_infinite_state_stays_infinite() -> None:
     assert np.all(h[..., 0] == np.inf)
 
 
-def test_steps_one_by_one_are_the_run() -> None:
-    leak, h = LEAKS["all"], H0
-    for t in range(6):
-        h = rnn_step(PARAMS, h, X[..., t, :], leak=leak[..., t, :])
-    assert_close(h, rnn_forward(PARAMS, X, H0, leak=leak), 1e-6)
-
-
-def test_layers_have_the_same_leak() -> None:
-    layers = init_params(jax.random.key(0), 3, 4), init_params(jax.random.key(1), None, 4)
-    h, last = rnn_stacked(layers, X, leak=LEAKS["steps"], lengths=LENGTHS)
-    expected = oracle.rnn_stacked(layers, X, leak=LEAKS["steps"], lengths=LENGTHS)
-    assert_close((h, last), tuple(expected), 1e-5)
-    assert np.all(np.isfinite(np.where(PADDING[..., None], 0, h)))
-
-
-def test_inputs_without_weights_are_the_pre_activations() -> None:
-    """And their gradient is the adjoint of these."""
-    params = init_params(jax.random.key(0), None, 4)
-    assert params.wx is None
-    x = np.asarray(X @ PARAMS.wx, np.float32)
-    weighted = RNNParams(PARAMS.wx, params.wh, params.b)
-    assert_close(rnn_states(params, x), rnn_states(weighted, X), 1e-6)
-    adjoint = jax.grad(lambda x: jnp.sum(rnn_forward(params, x)))(x)
-    expected = oracle.rnn_gradients(params, x, g_last=1.0).x
-    assert_close(adjoint, expected, 1e-6)
-
-
-=======
->>>>>>> tests
 def test_inputs_without_weights_cost_no_product() -> None:
     """A gradient through a batch of many nodes has two products fewer than with weights."""
     x, key = np.ones((8, 50, 64), np.float32), jax.random.key(0)

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import find, settings
 
 import jaxrnn
-from jaxrnn import RNNParams, recurrence, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states
-from jaxrnn.arguments import prepare_run
-from jaxrnn.options import OPTIONS, Options
+from jaxrnn import RNNParams, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn.run import OPTIONS, Options
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
 from tests import bad_calls
@@ -120,17 +119,6 @@ def test_values_and_gradients_are_the_oracles_however_the_recurrence_is_run(name
     gradients = *expected[:3], {name: getattr(expected, name) for name in by}
     assert_close(by_rule, dict.fromkeys(by_rule, (gradients, h)), 1e-12)
     assert_close(others, dict.fromkeys(others, h), 1e-12)
-
-
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_the_rule_is_not_reached_with_an_option_that_it_does_not_know(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params, run = prepare_run(*call(), **EXAMPLES[name][0])
-    assert name in run.used()
-    monkeypatch.setattr(recurrence, "_run_with_rule", lambda params, run: "the rule")
-    monkeypatch.setattr(recurrence, "RULED", recurrence.RULED - {name})
-    assert "the rule" not in recurrence.run_steps(params, run)
 
 
 def test_every_public_function_refuses_what_is_no_option() -> None:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrnn.options import Run
 
 from jaxrnn import RNNParams, recurrence, rnn_forward, rnn_states
-from jaxrnn.options import Run
 from tests.compiled import n_products, products_in_loops
 from tests.helpers import assert_close, numbers
 
