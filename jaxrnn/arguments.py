@@ -1,7 +1,7 @@
 """Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
 
-import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, Unpack
 
 import jax
@@ -9,59 +9,18 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn.errors import refuse, require
-from jaxrnn.params import RNNParams, is_real
+from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.run import Activation, Options, Run
-from jaxrnn.sharding import batch_names, shared, varied
+from jaxrnn.sharding import shared, varied
 
-
-def prepare_run(
-    params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]
-) -> tuple[RNNParams[Any], Run]:
-    """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
-    resets, reset_to = options.get("resets"), options.get("reset_to")
-    if reset_to is not None and resets is None:
-        raise ValueError("reset_to is given without resets, which say where it is used")
-    if resets is not None and h0 is not None and reset_to is None:
-        raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
-    named = {"h0": h0, "reset_to": reset_to, "leak": options.get("leak")}
-    params, (x, h0, reset_to, leak) = promote(params, x=x, **named)
-    _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
-    lengths, resets = _as_lengths(options.get("lengths"), x), _as_resets(resets, x)
-    *batch, n_steps, _ = x.shape
-    states = (*batch, len(params.wh))
-    leak = _as_leak(leak, (*batch, n_steps, len(params.wh)), "(*batch, n_steps, n_nodes)")
-    zeros = jnp.zeros_like(x, shape=states[-1:])
-    h0 = zeros if h0 is None else h0
-    if resets is not None:
-        reset_to = zeros if reset_to is None else reset_to
-    for name, state in (("h0", h0), ("reset_to", reset_to)):
-        if state is not None:
-            _check_broadcasts(name, state, states, "(*batch, n_nodes)")
-    if not isinstance(n_steps, int):
-        of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
-        unroll, every = options.get("unroll"), options.get("checkpoint_every")
-        require(unroll in (None, 1), "unroll", f"None, 1 or False {of_x}", unroll, ValueError)
-        require(every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
-    after_batch = (x, 2), (h0, 1), (lengths, 0), (resets, 1), (reset_to, 1), (leak, 2)
-    names = batch_names(tuple(batch), after_batch)
-    arrays: dict[str, Any] = {
-        "x": shared(x, x.shape, names),
-        "h0": shared(h0, states, names),
-        "lengths": None if lengths is None else shared(lengths, lengths.shape, names),
-        "resets": None if resets is None else shared(resets, resets.shape, names),
-        "reset_to": None if reset_to is None else shared(reset_to, states, names),
-        "leak": None if leak is None else shared(leak, leak.shape, names),
-    }
-    params, arrays = varied((params, arrays))
-    if lengths is not None:
-        # NaN in the padding would reach gradients by 0 * NaN, and `jax.debug_nans` in an array that
-        # is kept for them.
-        arrays["x"] = _without_padding(arrays["x"], arrays["lengths"])
-        if leak is not None and any(size != 1 for size in leak.shape[:-1]):
-            arrays["leak"] = _without_padding(arrays["leak"], arrays["lengths"])
-    run = Run(**{**options, **arrays})
-    _check_activation(run.activation, run.h0)
-    return params, run
+# Of each option that is no array: its type, in words too, and the least that it may be.
+STATIC: dict[str, tuple[Any, str, int | None]] = {
+    "activation": (Callable, "callable", None),
+    "reverse": (bool, "a bool", None),
+    "checkpoint_every": (int | None, "a Python integer", 1),
+    "unroll": (int | bool | None, "a Python integer or a bool", 0),
+    "dropout": (Real, "a Python number", 0),
+}
 
 
 def check_static(options: Mapping[str, Any]) -> None:
@@ -69,26 +28,53 @@ def check_static(options: Mapping[str, Any]) -> None:
 
     Before `jax.jit` sees them, as it compares them by `==`: to it 1, 1.0 and True are the same.
     """
-    if "activation" in options:
-        activation = options["activation"]
-        require(callable(activation), "activation", "callable", activation)
-    reverse, dropout = options.get("reverse", False), options.get("dropout", 0.0)
-    require(isinstance(reverse, bool), "reverse", "a bool", reverse)
-    is_number = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
-    require(is_number, "dropout", "a Python number", dropout)
-    require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
-    unroll, every = options.get("unroll"), options.get("checkpoint_every")
-    if unroll is not None:
-        require(isinstance(unroll, int), "unroll", "a Python integer or a bool", unroll)
-        require(unroll >= 0, "unroll", "at least 0", unroll, ValueError)
-    if every is not None:
-        require(type(every) is int, "checkpoint_every", "a Python integer", every)
-        require(every >= 1, "checkpoint_every", "at least 1", every, ValueError)
+    for name in options.keys() & STATIC.keys():
+        value, (kind, expected, least) = options[name], STATIC[name]
+        is_bool_by_mistake = isinstance(value, bool) and "bool" not in expected
+        require(isinstance(value, kind) and not is_bool_by_mistake, name, expected, value)
+        if least is not None and value is not None:
+            require(value >= least, name, f"at least {least}", value, ValueError)
+
+
+def prepare_run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> tuple[Params, Run]:
+    """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
+    resets, reset_to = options.get("resets"), options.get("reset_to")
+    if reset_to is not None and resets is None:
+        raise ValueError("reset_to is given without resets, which say where it is used")
+    if resets is not None and h0 is not None and reset_to is None:
+        raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
+    states: dict[str, Any] = {"h0": h0, "reset_to": reset_to, "leak": options.get("leak")}
+    params, (x, *floats) = promote(params, x=x, **states)
+    _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
+    batch, n_steps, n_nodes = x.shape[:-2], x.shape[-2], len(params.wh)
+    axes = ("(*batch, n_nodes)", "(*batch, n_nodes)", "(*batch, n_steps, n_nodes)")
+    full = ((*batch, n_nodes), (*batch, n_nodes), (*batch, n_steps, n_nodes))
+    for name, state, shape, of_axes in zip(states, floats, full, axes, strict=True):
+        _check_broadcasts(name, state, shape, of_axes)
+    zeros = jnp.zeros(n_nodes, x.dtype)
+    h0, reset_to, leak = floats
+    if leak is not None:
+        leak = jnp.expand_dims(leak, range(x.ndim - leak.ndim))
+    arrays = {
+        "x": x,
+        "h0": zeros if h0 is None else h0,
+        "lengths": _as_lengths(options.get("lengths"), x),
+        "resets": _as_resets(resets, x),
+        "reset_to": zeros if reset_to is None and resets is not None else reset_to,
+        "leak": leak,
+    }
+    shapes = {name: getattr(array, "shape", ()) for name, array in arrays.items()}
+    shapes |= {"h0": full[0], "reset_to": full[1]}
+    params, arrays = varied((params, shared(arrays, shapes, len(batch))))
+    run = Run(**{**options, **arrays})
+    _check_symbolic(run)
+    _check_activation(run.activation, run.h0)
+    return params, run.without_padding()
 
 
 def prepare_step(
-    params: RNNParams[Any], h: Any, x_t: Any, activation: Activation, leak: Any
-) -> tuple[RNNParams[Any], jax.Array, jax.Array, jax.Array | None]:
+    params: Params, h: Any, x_t: Any, activation: Activation, leak: Any
+) -> tuple[Params, jax.Array, jax.Array, jax.Array | None]:
     """The same for a step, whose batch axes are broadcast."""
     params, (h, x_t, leak) = promote(params, h=h, x_t=x_t, leak=leak)
     _check_last_axis("x_t", x_t, "(*batch, n_features)", params, n_axes=1)
@@ -99,14 +85,14 @@ def prepare_step(
         expected = f"broadcastable against x_t of shape {x_t.shape} in its batch axes"
         refuse("h", expected, h, ValueError)
     states = (*batch, h.shape[-1])
-    leak = _as_leak(leak, states, "(*batch, n_nodes)")
-    names = batch_names(batch, ((x_t, 1), (h, 1), (leak, 1)))
-    h, x_t = shared(h, states, names), shared(x_t, (*batch, x_t.shape[-1]), names)
-    _check_activation(activation, h)
-    return params, h, x_t, leak if leak is None else shared(leak, leak.shape, names)
+    _check_broadcasts("leak", leak, states, "(*batch, n_nodes)")
+    shapes = {"x_t": (*batch, x_t.shape[-1]), "h": states, "leak": states}
+    arrays = shared({"x_t": x_t, "h": h, "leak": leak}, shapes, len(batch))
+    _check_activation(activation, arrays["h"])
+    return params, arrays["h"], arrays["x_t"], arrays["leak"]
 
 
-def promote(params: RNNParams[Any], **inputs: Any) -> tuple[RNNParams[Any], list[Any]]:
+def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
     """Convert everything to arrays of one common floating dtype; what is optional may be None."""
     require(isinstance(params, RNNParams), "params", "an RNNParams", params)
     given = inputs | {f"params.{name}": value for name, value in params._asdict().items()}
@@ -128,15 +114,16 @@ def promote(params: RNNParams[Any], **inputs: Any) -> tuple[RNNParams[Any], list
     return RNNParams(*map(arrays.get, weights)), [*map(arrays.get, inputs)]
 
 
-def _as_array(name: str, value: Any, kind: str = "real numbers") -> jax.Array:
-    expected = f"an array of {kind}"
+def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
+    expected = f"an array of {of}"
     if isinstance(value, list | tuple):  # JAX refuses them too
         refuse(name, f"{expected} (jnp.asarray makes one)", value)
     try:
         array = jnp.asarray(value)
     except (OverflowError, TypeError, ValueError):
         refuse(name, expected, value)
-    require(is_real(array.dtype), name, expected, array)
+    fits = is_real(array.dtype) if kind is None else jnp.issubdtype(array.dtype, kind)
+    require(fits, name, expected, array)
     return array
 
 
@@ -144,9 +131,7 @@ def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     """As int32, where a length out of range is the nearest in range."""
     if lengths is None:
         return None
-    array = _as_array("lengths", lengths, "integers")
-    is_integer = jnp.issubdtype(array.dtype, jnp.integer)
-    require(is_integer, "lengths", "an array of integers", array)
+    array = _as_array("lengths", lengths, jnp.integer, "integers")
     _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
@@ -154,38 +139,32 @@ def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     return jnp.clip(array, jnp.zeros_like(n_steps), n_steps).astype(jnp.int32)
 
 
-def _as_leak(leak: jax.Array | None, shape: tuple[int, ...], axes: str) -> jax.Array | None:
-    """With as many axes as `shape`, of which those with one entry broadcast."""
-    if leak is None:
-        return None
-    _check_broadcasts("leak", leak, shape, axes)
-    return jnp.expand_dims(leak, range(len(shape) - leak.ndim))
-
-
 def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
     if resets is None:
         return None
-    array = _as_array("resets", resets, "bools")
-    require(array.dtype == jnp.bool_, "resets", "an array of bools", array)
+    array = _as_array("resets", resets, jnp.bool_, "bools (0 and 1 become bools by astype(bool))")
     _check_shape("resets", array, "(*batch, n_steps)", x.shape[:-1], f"x of shape {x.shape}")
     return array
 
 
 def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) -> None:
-    """Require a shape that broadcasts to another."""
-    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
-    fits = array.ndim <= len(shape) and all(size in (1, full) for size, full in pairs)
+    """Require a shape that broadcasts to another; None does."""
+    own = getattr(array, "shape", ())
+    pairs = zip(reversed(own), reversed(shape), strict=False)
+    fits = len(own) <= len(shape) and all(size in (1, full) for size, full in pairs)
     require(fits, name, f"broadcastable to {axes} = {shape}", array, ValueError)
 
 
-def _without_padding(array: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Zero in the padding; with one entry for all steps, where a sequence has no steps."""
-    steps = jnp.arange(array.shape[-2], dtype=lengths.dtype)
-    is_real = jnp.expand_dims(steps, range(lengths.ndim)) < lengths[..., None]
-    return jnp.where(is_real[..., None], array, jnp.zeros((), array.dtype))
+def _check_symbolic(run: Run) -> None:
+    """Refuse what a symbolic number of steps does not allow."""
+    if not isinstance(run.n_steps, int):
+        of_x = f"with a symbolic n_steps, as of x with shape {run.x.shape}"
+        is_rolled, every = run.unroll in (None, 1), run.checkpoint_every
+        require(is_rolled, "unroll", f"None, 1 or False {of_x}", run.unroll, ValueError)
+        require(every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
 
 
-def check_params(params: RNNParams[Any], name: str = "params") -> None:
+def check_params(params: Params, name: str = "params") -> None:
     """Require shapes that fit each other."""
     wx, wh, b = params
     of_sets = "(jax.vmap maps over a stack of parameter sets)"
@@ -208,9 +187,7 @@ def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: 
     require(array.shape == shape, name, expected, array, ValueError)
 
 
-def _check_last_axis(
-    name: str, array: jax.Array, axes: str, params: RNNParams[Any], n_axes: int
-) -> None:
+def _check_last_axis(name: str, array: jax.Array, axes: str, params: Params, n_axes: int) -> None:
     """Require n_features entries in the last of at least `n_axes` axes; n_nodes without `wx`."""
     weights = "wh" if params.wx is None else "wx"
     shape = getattr(params, weights).shape

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.activations import tangent_of
-from jaxrnn.params import RNNParams
+from jaxrnn.params import Params
 from jaxrnn.pieces import in_pieces
 from jaxrnn.plan import Plan, plan_derivative
 from jaxrnn.recurrence import (
@@ -42,7 +42,7 @@ from jaxrnn.run import Run, Steps, index, time_first
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 @partial(jax.jit, static_argnums=0, inline=True)  # so that a derivative traces it no second time
-def run_by_rule(plan: Plan, params: RNNParams[Any], run: Run) -> Trajectory:
+def run_by_rule(plan: Plan, params: Params, run: Run) -> Trajectory:
     """`run_loop`, whose derivative is the rule above."""
     return run_loop(plan, params, run)
 
@@ -74,10 +74,10 @@ class _Rule(NamedTuple):
     """
 
     plan: Plan
-    params: RNNParams[Any]
+    params: Params
     run: Run
     out: Trajectory
-    dparams: RNNParams[Any]
+    dparams: Params
     drun: Run
     wh: jax.Array
 
@@ -191,5 +191,5 @@ def _tangents_of_run(rule: _Rule) -> Trajectory:
     t = jnp.arange(run.n_steps, dtype=jnp.int32)
     size = run.n_steps if rule.plan.segment is None else rule.plan.segment
     segment = partial(_tangents_of_segment, rule)
-    last, (a, h, f) = in_pieces(segment, dh, (t, dx, dleak), size=size, reverse=run.reverse)
+    last, (a, h, f) = in_pieces(segment, dh, (t, dx, dleak), size, run.reverse)
     return Trajectory(last, a, h, f)

@@ -1,7 +1,7 @@
 """The public functions of the vanilla RNN: one step, the last state, all states."""
 
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from jax.typing import ArrayLike
 from jaxrnn import running
 from jaxrnn.arguments import prepare_step
 from jaxrnn.jitting import jitted
-from jaxrnn.params import RNNParams
+from jaxrnn.params import Params
 from jaxrnn.recurrence import RNNStates, cell
 from jaxrnn.run import Activation, Options
 
 
 @partial(jitted, has_loop=False)
 def rnn_step(
-    params: RNNParams[Any],
+    params: Params,
     h: ArrayLike,
     x_t: ArrayLike,
     *,
@@ -99,7 +99,7 @@ def rnn_step(
 
 @jitted
 def rnn_forward(
-    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
+    params: Params, x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
 
@@ -193,7 +193,7 @@ def rnn_forward(
 
 @jitted
 def rnn_states(
-    params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
+    params: Params, x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> RNNStates[jax.Array]:
     """Every pre-activation and every hidden state of a vanilla RNN run over a sequence.
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,9 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
     wx: ArrayT | None
     wh: ArrayT
     b: ArrayT | None
+
+
+Params: TypeAlias = RNNParams[Any]
 
 
 class Draws(TypedDict, total=False):

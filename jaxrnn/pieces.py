@@ -1,7 +1,6 @@
 """Many steps in pieces, one piece after the other."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ def in_pieces(
     run_piece: Callable[[Any, Any], tuple[Any, Any]],
     carry: Any,
     of_steps: Any,
-    *,
     size: int,
     reverse: bool,
 ) -> tuple[Any, Any]:
@@ -24,23 +22,16 @@ def in_pieces(
     n_steps = jax.tree.leaves(of_steps)[0].shape[0]
     if n_steps == size:  # to reshape a single piece would lose how it is shared among devices
         return run_piece(carry, of_steps)
-    n_left = n_steps % size
-    n_whole = n_steps - n_left
-    whole, left = (
-        jax.tree.map(lambda array, part=part: array[part], of_steps)
-        for part in (slice(n_whole), slice(n_whole, None))
-    )
-    whole = jax.tree.map(lambda array: array.reshape(-1, size, *array.shape[1:]), whole)
-    run_whole = partial(jax.lax.scan, run_piece, xs=whole, reverse=reverse)
-    out_left = None
-    if n_left and reverse:
+    n_whole = n_steps - n_steps % size
+    whole = jax.tree.map(lambda a: a[:n_whole].reshape(-1, size, *a.shape[1:]), of_steps)
+    left = jax.tree.map(lambda a: a[n_whole:], of_steps)
+    if n_whole == n_steps:
+        carry, out = jax.lax.scan(run_piece, carry, whole, reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(n_steps, *a.shape[2:]), out)
+    if reverse:
         carry, out_left = run_piece(carry, left)
-    carry, out = run_whole(carry)
-    if n_left and not reverse:
+    carry, out = jax.lax.scan(run_piece, carry, whole, reverse=reverse)
+    if not reverse:
         carry, out_left = run_piece(carry, left)
-    out = jax.tree.map(lambda array: array.reshape(n_whole, *array.shape[2:]), out)
-    return carry, out if not n_left else jax.tree.map(_joined, out, out_left)
-
-
-def _joined(whole: jax.Array, left: jax.Array) -> jax.Array:
-    return jnp.concatenate([whole, left])
+    join = lambda a, b: jnp.concatenate([a.reshape(n_whole, *a.shape[2:]), b])  # noqa: E731
+    return carry, jax.tree.map(join, out, out_left)

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import AxisType
 
 from jaxrnn.activations import tangent_of
-from jaxrnn.params import RNNParams
+from jaxrnn.params import Params
 from jaxrnn.run import Run
 
 # A batch whose step has up to this many multiplications, not counting those that `jax.vmap` adds,
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     unroll: int = 1
 
 
-def plan_for(params: RNNParams[Any], run: Run) -> Plan:
+def plan_for(params: Params, run: Run) -> Plan:
     """Decide how to run a network."""
     n_steps, backend = run.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
@@ -86,7 +86,7 @@ def plan_for(params: RNNParams[Any], run: Run) -> Plan:
     return plan._replace(at_once=not (is_single or as_sums), segment=near_root(n_steps))
 
 
-def plan_derivative(plan: Plan, run: Run, dparams: RNNParams[Any], drun: Run) -> Plan:
+def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
     """The plan of the rule, from which tangents there are; the others are None."""
     if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, drun.x)):
         return plan
@@ -97,7 +97,7 @@ def plan_derivative(plan: Plan, run: Run, dparams: RNNParams[Any], drun: Run) ->
     return plan._replace(as_sums=False, at_once=False, segment=segment)
 
 
-def _is_small(params: RNNParams[Any], run: Run) -> bool:
+def _is_small(params: Params, run: Run) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_weights = sum(each.size for each in (params.wx, params.wh) if each is not None)
     n_multiplications = math.prod(run.h0.shape[:-1]) * n_weights

@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.params import ArrayT, RNNParams
+from jaxrnn.params import ArrayT, Params, RNNParams
 from jaxrnn.plan import Plan
 from jaxrnn.run import Activation, Run, Steps
 
@@ -77,7 +77,7 @@ class Step(NamedTuple):
 
 
 def cell(
-    params: RNNParams[Any],
+    params: Params,
     start: jax.Array,
     x_t: jax.Array,
     leak_t: jax.Array | None,
@@ -94,7 +94,7 @@ def cell(
     return Step(a, f, f if leak_t is None else mix(leak_t, f, start))
 
 
-def run_loop(plan: Plan, params: RNNParams[Any], run: Run) -> Trajectory:
+def run_loop(plan: Plan, params: Params, run: Run) -> Trajectory:
     """The loop over the steps."""
     product = sum_of_products if plan.as_sums else jnp.matmul
     if plan.inputs_first:
@@ -117,7 +117,7 @@ def run_loop(plan: Plan, params: RNNParams[Any], run: Run) -> Trajectory:
     return Trajectory(last, *out)
 
 
-def times_wx(params: RNNParams[Any], x: jax.Array, product: Product = jnp.matmul) -> jax.Array:
+def times_wx(params: Params, x: jax.Array, product: Product = jnp.matmul) -> jax.Array:
     """What inputs add to the pre-activations: `x wx`, or `x` itself without `wx`."""
     return x if params.wx is None else product(x, params.wx)
 

@@ -111,6 +111,23 @@ class Run:
         lengths = jnp.expand_dims(self.lengths, range(t.ndim))
         return jnp.expand_dims(t, range(t.ndim, lengths.ndim)) >= lengths
 
+    def without_padding(self) -> "Run":
+        """With zeros in the padding of `x`, and of a leak that differs by sequence or step.
+
+        NaN there would reach gradients by 0 * NaN, and `jax.debug_nans` in what is kept for them.
+        """
+        if self.lengths is None:
+            return self
+        leak = self.leak
+        if leak is not None and any(size != 1 for size in leak.shape[:-1]):
+            leak = self._clear(leak)
+        return replace(self, x=self._clear(self.x), leak=leak)
+
+    def _clear(self, array: Any) -> Any:
+        t = jnp.arange(array.shape[-2], dtype=jnp.int32)  # one entry may stand for all steps
+        is_padding = jnp.moveaxis(cast(Any, self._padding(t)), 0, -1)[..., None]
+        return jnp.where(is_padding, jnp.zeros((), array.dtype), array)
+
     def leak_of(self, step: Steps) -> jax.Array | None:
         """The leak of a step, `(*batch, n_nodes)`, where axes may have one entry; None is 1."""
         if self.leak is None or step.leak is not None:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 from jaxrnn.arguments import prepare_run
 from jaxrnn.derivative import run_by_rule
-from jaxrnn.params import RNNParams
+from jaxrnn.params import Params
 from jaxrnn.pieces import in_pieces
 from jaxrnn.plan import plan_for
 from jaxrnn.recurrence import Trajectory, run_loop
 from jaxrnn.run import Options, Run
 
 
-def run(params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
+def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
     """Run every step of a network.
 
     With `checkpoint_every` in pieces: the backward pass keeps the states before them, and computes
@@ -35,12 +35,11 @@ def run(params: RNNParams[Any], x: Any, h0: Any, **options: Unpack[Options]) -> 
         return last, of_steps
 
     t = jnp.arange(prepared.n_steps, dtype=jnp.int32)
-    reverse = prepared.reverse
-    last, of_steps = in_pieces(run_piece, prepared.h0, t, size=every, reverse=reverse)
+    last, of_steps = in_pieces(run_piece, prepared.h0, t, every, prepared.reverse)
     return Trajectory(last, *of_steps)
 
 
-def run_steps(params: RNNParams[Any], run: Run) -> Trajectory:
+def run_steps(params: Params, run: Run) -> Trajectory:
     """Run every step in one piece, as planned."""
     if isinstance(run.n_steps, int) and run.n_steps == 0:  # with `jax.disable_jit` a scan needs one
         nothing = run.h0[None][:0]

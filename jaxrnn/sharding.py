@@ -17,8 +17,8 @@ def varied(tree: Any) -> Any:
 
     The transpose adds up gradients over these axes here, once, and not in every step.
     """
-    leaves = jax.tree.leaves(tree)
-    over: Any = frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in leaves))
+    varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree)]
+    over: Any = frozenset().union(*varies)
 
     def vary(array: jax.Array) -> Any:
         new = over - jax.typeof(array).manual_axis_type.varying
@@ -27,31 +27,24 @@ def varied(tree: Any) -> Any:
     return jax.tree.map(vary, tree)
 
 
-def batch_names(batch: tuple[Any, ...], arrays: Any) -> tuple[Any, ...]:
-    """The mesh axis that shares each axis of the batch, by the first array that says one.
+def shared(arrays: dict[str, Any], shapes: dict[str, tuple[Any, ...]], n_batch: int) -> Any:
+    """The arrays broadcast to these shapes, whose first `n_batch` axes are those of the batch.
 
-    Args:
-      batch: the sizes of the batch axes.
-      arrays: pairs of an array, or None, and the number of its axes behind those of the batch.
+    Each axis of the batch is shared by the mesh axis by which the first array shares it. What is
+    None stays None.
     """
-    names: list[Any] = [None] * len(batch)
-    for array, n_others in arrays:
-        if array is not None:
-            spec = jax.typeof(array).sharding.spec
-            own = spec[: len(spec) - n_others]
-            for i, name in enumerate(own, start=len(batch) - len(own)):
-                if names[i] is None and name not in names:
-                    names[i] = name
-    return tuple(names)
-
-
-def shared(array: jax.Array, shape: tuple[Any, ...], names: tuple[Any, ...]) -> jax.Array:
-    """Broadcast to a shape, whose batch axes are first, and share these by the axes of a mesh."""
-    if not any(names):
-        return jnp.broadcast_to(array, shape)
-    own = jax.typeof(array).sharding
+    given = {name: array for name, array in arrays.items() if array is not None}
+    names: list[Any] = [None] * n_batch
+    for key, array in given.items():
+        spec = (None,) * (len(shapes[key]) - array.ndim) + tuple(jax.typeof(array).sharding.spec)
+        for axis, name in enumerate(spec[:n_batch]):
+            if names[axis] is None and name not in names:
+                names[axis] = name
     mesh = jax.sharding.get_abstract_mesh()
-    batch = [None if size == 1 else name for size, name in zip(shape, names, strict=False)]
-    others = own.spec[len(own.spec) - (len(shape) - len(names)) :] if own.spec else ()
-    spec = PartitionSpec(*batch, *others)
-    return jnp.broadcast_to(array, shape, out_sharding=NamedSharding(mesh, spec))
+    for key, array in given.items():
+        shape, sharding = shapes[key], None
+        if any(names):
+            batch = [name if size != 1 else None for name, size in zip(names, shape, strict=False)]
+            sharding = NamedSharding(mesh, PartitionSpec(*batch))
+        given[key] = jnp.broadcast_to(array, shape, out_sharding=sharding)
+    return arrays | given

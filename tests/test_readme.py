@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxrnn.options import OPTIONS
+from jaxrnn.run import OPTIONS
 
 import jaxrnn
 from jaxrnn import interop
