@@ -19,7 +19,7 @@ STATIC: dict[str, tuple[Any, str, int | None]] = {
     "reverse": (bool, "a bool", None),
     "checkpoint_every": (int | None, "a Python integer", 1),
     "unroll": (int | bool | None, "a Python integer or a bool", 0),
-    "dropout": (Real, "a Python number", 0),
+    "dropout": (Real, "a Python number", None),
 }
 
 

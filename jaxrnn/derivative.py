@@ -148,10 +148,10 @@ def _state_before(run: Run, h: jax.Array, first: Any, last: Any) -> jax.Array:
 
 
 def _tangents_of_segment(
-    rule: _Rule, dh: jax.Array, inputs: tuple[jax.Array, Any, Any]
+    rule: _Rule, size: int, dh: jax.Array, inputs: tuple[Any, Any]
 ) -> tuple[jax.Array, Any]:
-    """`dh` after a segment of steps, and the tangents of its results."""
-    t, dx, dleak = inputs
+    """`dh` after a segment of `size` steps, and the tangents of its results."""
+    _, (t, dx, dleak) = inputs
     da, run = None, rule.run
     if rule.plan.at_once:
         # The checkpoint cuts the segment out again in the backward pass, in place of keeping it.
@@ -191,5 +191,5 @@ def _tangents_of_run(rule: _Rule) -> Trajectory:
     t = jnp.arange(run.n_steps, dtype=jnp.int32)
     size = run.n_steps if rule.plan.segment is None else rule.plan.segment
     segment = partial(_tangents_of_segment, rule)
-    last, (a, h, f) = in_pieces(segment, dh, (t, dx, dleak), size, run.reverse)
+    last, (a, h, f) = in_pieces(segment, dh, (t, dx, dleak), run.n_steps, size, run.reverse)
     return Trajectory(last, a, h, f)

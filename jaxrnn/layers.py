@@ -196,6 +196,7 @@ def rnn_stacked(
     """
     check_layers(layers)
     states = _as_states("one for each layer", h0, len(layers))
+    require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     h: Any = x
     last = []

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 
 from jaxrnn.arguments import prepare_run
 from jaxrnn.derivative import run_by_rule
@@ -28,14 +27,14 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     if every is None or prepared.n_steps <= every:
         return run_steps(params, prepared)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def run_piece(h: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
+    @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+    def run_piece(size: int, h: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
         # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
-        last, *of_steps = run_steps(params, prepared.cut(t[0], t.shape[0], h))
+        last, *of_steps = run_steps(params, prepared.cut(inputs[0], size, h))
         return last, of_steps
 
-    t = jnp.arange(prepared.n_steps, dtype=jnp.int32)
-    last, of_steps = in_pieces(run_piece, prepared.h0, t, every, prepared.reverse)
+    n_steps, reverse = prepared.n_steps, prepared.reverse
+    last, of_steps = in_pieces(run_piece, prepared.h0, None, n_steps, every, reverse)
     return Trajectory(last, *of_steps)
 
 

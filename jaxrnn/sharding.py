@@ -30,8 +30,8 @@ def varied(tree: Any) -> Any:
 def shared(arrays: dict[str, Any], shapes: dict[str, tuple[Any, ...]], n_batch: int) -> Any:
     """The arrays broadcast to these shapes, whose first `n_batch` axes are those of the batch.
 
-    Each axis of the batch is shared by the mesh axis by which the first array shares it. What is
-    None stays None.
+    Each axis of the batch is shared by the mesh axis by which the first array shares it. The first
+    shape has all of the batch; in others an axis may have one entry. What is None stays None.
     """
     given = {name: array for name, array in arrays.items() if array is not None}
     names: list[Any] = [None] * n_batch
@@ -40,11 +40,13 @@ def shared(arrays: dict[str, Any], shapes: dict[str, tuple[Any, ...]], n_batch: 
         for axis, name in enumerate(spec[:n_batch]):
             if names[axis] is None and name not in names:
                 names[axis] = name
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh, full = jax.sharding.get_abstract_mesh(), next(iter(shapes.values()))
     for key, array in given.items():
         shape, sharding = shapes[key], None
         if any(names):
-            batch = [name if size != 1 else None for name, size in zip(names, shape, strict=False)]
-            sharding = NamedSharding(mesh, PartitionSpec(*batch))
+            pairs = zip(names, zip(shape, full, strict=False), strict=False)
+            batch = [name if size == of_batch else None for name, (size, of_batch) in pairs]
+            spec = PartitionSpec(*batch, *[None] * (len(shape) - n_batch))
+            sharding = NamedSharding(mesh, spec)
         given[key] = jnp.broadcast_to(array, shape, out_sharding=sharding)
     return arrays | given

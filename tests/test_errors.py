@@ -179,15 +179,15 @@ BAD_CALLS = {
     ),
     "resets of integers": Bad(
         TypeError,
-        "resets must be an array of bools, but is .* dtype int32",
+        r"resets must be an array of bools .*astype\(bool\).*, but is .* dtype int32",
         options={"resets": np.ones((3, 5), np.int32)},
     ),
     "reset_to without resets": Bad(
-        ValueError, "resets must be given where reset_to is, but is None", options={"reset_to": 0.0}
+        ValueError, "reset_to is given without resets, which say where it is used", options={"reset_to": 0.0}
     ),
     "resets and h0 without reset_to": Bad(
         ValueError,
-        "reset_to must be given where resets and h0 are: zeros, or .*, but is None",
+        "resets and h0 are given without reset_to: is it zero, or h0 itself",
         h0=np.zeros(4),
         options={"resets": np.ones((3, 5), bool)},
     ),
