@@ -143,8 +143,9 @@ def _tangents_of_step(
 def _state_before(run: Run, h: jax.Array, first: Any, last: Any) -> jax.Array:
     """The state before the steps from `first` to `last`, in the order in which they run."""
     if run.reverse:
-        return select(last == run.n_steps - 1, run.h0, index(h, last + 1))
-    return select(first == 0, run.h0, index(h, first - 1))
+        end = run.n_steps - 1
+        return select(last == end, run.h0, index(h, jnp.minimum(last + 1, end)))
+    return select(first == 0, run.h0, index(h, jnp.maximum(first - 1, 0)))
 
 
 def _tangents_of_segment(
@@ -166,7 +167,7 @@ def _from_inputs_of_segment(rule: _Rule, t: jax.Array, dx: jax.Array | None) -> 
     """`_from_inputs` of the steps `t`, in one product for each array of weights."""
     run, h, size = rule.run, rule.out.h, t.shape[0]
     before = _state_before(run, h, t[0], t[-1])[None]
-    others = jax.lax.dynamic_slice_in_dim(h, t[1] if run.reverse else t[0], size - 1)
+    others = jax.lax.dynamic_slice_in_dim(h, t[0] + 1 if run.reverse else t[0], size - 1)
     h_tm1 = jnp.concatenate([others, before] if run.reverse else [before, others])
     steps = run.cut(t[0], size, run.h0).steps()
     return _from_inputs(

@@ -5,6 +5,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+LONGEST = 120  # characters of what came that a message shows
+
 
 def require(ok: bool, name: str, expected: str, came: Any, error: Any = TypeError) -> None:
     """Refuse an argument unless it is as expected."""
@@ -14,7 +16,9 @@ def require(ok: bool, name: str, expected: str, came: Any, error: Any = TypeErro
 
 def refuse(name: str, expected: str, came: Any, error: Any = TypeError) -> NoReturn:
     """Raise an error that names an argument, what was expected of it, and what came."""
-    raise error(f"{name} must be {expected}, but is {_describe(came)}")
+    said = _describe(came)
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
+    raise error(f"{name} must be {expected}, but is {said}")
 
 
 def _describe(value: Any) -> str:

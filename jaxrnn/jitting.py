@@ -122,7 +122,7 @@ def _check_lengths(lengths: Any, x: Any) -> None:
     if not isinstance(lengths, np.ndarray | np.integer | int) or len(shape) < 2:
         return  # other mistakes are found when the call is traced
     values, n_steps = np.asarray(lengths), shape[-2]
-    if values.size and np.issubdtype(values.dtype, np.integer) and isinstance(n_steps, int):
+    if values.size and values.dtype.kind in "iu" and isinstance(n_steps, int):
         for value in (values.min(), values.max()):
             expected = f"from 0 to n_steps = {n_steps}"
             require(0 <= value <= n_steps, "lengths", expected, int(value), ValueError)

@@ -297,6 +297,39 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     assert_close(actual, of_one_device(name, share.removesuffix(" and batch")), 1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (1, 3)], ids=str)
+@pytest.mark.parametrize("seed", range(24 if IS_LONG else 6))
+def test_each_argument_may_be_shared_or_not(sizes: tuple[int, int], seed: int) -> None:
+    """By an explicit axis, replicated, or on no mesh: each beside every other."""
+    random, on = np.random.default_rng(seed), mesh(AxisType.Explicit, batch=4)
+    n_features, n_nodes = sizes
+    params = network(jax.random.key(0), n_nodes)._replace(wx=jnp.ones((n_features, n_nodes)))
+    leak_shape = ((8, 7, n_nodes), (8, 1, n_nodes), (8, 7, 1))[seed % 3]
+    floats = {"x": (8, 7, n_features), "h0": (8, n_nodes), "leak": leak_shape, "reset_to": (8, 1)}
+    arrays = {name: random.uniform(0, 1, shape).astype("f") for name, shape in floats.items()}
+    arrays |= {"lengths": np.array(LENGTHS), "resets": np.array(RESETS)}
+    if seed % 2:
+        del arrays["resets"], arrays["reset_to"]
+
+    def run(params: Any, arrays: Any) -> Any:
+        return rnn_states(params, **arrays, activation=(jnp.tanh, jax.nn.silu)[seed % 2]).h
+
+    def gradient(params: Any, arrays: Any) -> Any:
+        return jax.grad(lambda params: jnp.sum(jnp.sin(run(params, arrays))))(params)
+
+    def place(array: Any) -> Any:
+        return (array, shared(array, on, P()), shared(array, on, BATCH))[random.integers(3)]
+
+    expected = jax.jit(run)(params, arrays), jax.jit(gradient)(params, arrays)
+    params = shared(params, on, P())
+    placed = {name: place(array) for name, array in arrays.items()}
+    for name in ("lengths", "leak") if seed % 3 else ("x",):
+        placed[name] = shared(arrays[name], on, BATCH)
+    assert_close(run(params, placed), expected[0], 1e-5)
+    actual = jax.jit(run)(params, placed), jax.jit(gradient)(params, placed)
+    assert_close(actual, expected, 1e-5)
+
+
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
     """The last state, with one argument multiplied by a number that each device has of its own."""
     if what in RNNParams._fields:

@@ -60,12 +60,25 @@ def test_no_derivative_in_the_padding_reaches_a_gradient(
     assert_close(derivatives(params, x, 1), derivatives(params, x[:1], None), 1e-6)
 
 
-def test_checkify_finds_no_nan_of_the_padding() -> None:
-    def last(x: Any) -> Any:
-        return rnn_forward(jax.tree.map(np.float32, PARAMS), x, lengths=LENGTHS)
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("activation", [jnp.tanh, own_tanh])
+def test_no_check_for_nan_finds_that_of_the_padding(activation: Any, dtype: Any) -> None:
+    """Nor in what is kept for an eager gradient; and no index is out of range."""
+    padding = PADDING[..., None]
+    x, leak = (np.where(padding, np.nan, each).astype(dtype) for each in (X, X[..., :1]))
 
-    x = np.where(PADDING[..., None], np.nan, X).astype(np.float32)
-    error, _ = jax.jit(checkify.checkify(last, errors=checkify.float_checks))(x)
+    def total(params: Any, first: Any, options: Any) -> Any:
+        lengths: Any = {"lengths": LENGTHS[:first], "leak": leak[:first]}
+        h = rnn_states(params, x[:first], activation=activation, **lengths, **options).h
+        return jnp.sum(h)
+
+    params = jax.tree.map(np.float32, PARAMS)
+    checks = checkify.float_checks | checkify.index_checks
+    with jax.debug_nans(True), jax.numpy_dtype_promotion("standard"):
+        for first, options in ((2, {}), (1, {"reverse": True}), (2, {"checkpoint_every": 4})):
+            jax.grad(total)(params, first, options)
+        checked = checkify.checkify(jax.grad(partial(total, first=2, options={})), errors=checks)
+        error, _ = jax.jit(checked)(params)
     error.throw()
 
 
