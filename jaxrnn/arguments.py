@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxrnn.errors import refuse, require
 from jaxrnn.params import Params, RNNParams, is_real
-from jaxrnn.run import Activation, Options, Run
+from jaxrnn.run import Activation, Options, Run, Steps
 from jaxrnn.sharding import shared, varied
 
 # Of each option that is no array: its type, in words too, and the least that it may be.
@@ -74,8 +74,8 @@ def prepare_run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> 
 
 def prepare_step(
     params: Params, h: Any, x_t: Any, activation: Activation, leak: Any
-) -> tuple[Params, jax.Array, jax.Array, jax.Array | None]:
-    """The same for a step, whose batch axes are broadcast."""
+) -> tuple[Params, Run, Steps]:
+    """The same for a run of one step; the batch axes of state and input broadcast."""
     params, (h, x_t, leak) = promote(params, h=h, x_t=x_t, leak=leak)
     _check_last_axis("x_t", x_t, "(*batch, n_features)", params, n_axes=1)
     _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
@@ -89,7 +89,8 @@ def prepare_step(
     shapes = {"x_t": (*batch, x_t.shape[-1]), "h": states, "leak": states}
     arrays = shared({"x_t": x_t, "h": h, "leak": leak}, shapes, len(batch))
     _check_activation(activation, arrays["h"])
-    return params, arrays["h"], arrays["x_t"], arrays["leak"]
+    step = Steps(arrays["x_t"], arrays["leak"], is_reset=None, is_padding=None)
+    return params, Run(step.x[..., None, :], arrays["h"], activation, step.leak), step
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:

@@ -32,12 +32,10 @@ from jaxrnn.recurrence import (
     add_bias,
     mix,
     run_loop,
-    select,
     sum_of_products,
     times_wx,
-    zero_where,
 )
-from jaxrnn.run import Run, Steps, index, time_first
+from jaxrnn.run import Run, Steps, index, select, time_first, zero_where
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -87,15 +85,9 @@ def _from_inputs(
 ) -> jax.Array:
     """`dx_t wx + x_t dwx + h_{t-1} dwh + db`, of one step or of several."""
     terms = [] if dx is None else [times_wx(rule.params, dx, product)]
-    factors = (steps.x, rule.dparams.wx), (_start(rule, steps, h_tm1), rule.dparams.wh)
+    factors = (steps.x, rule.dparams.wx), (rule.run.start_of(steps, h_tm1), rule.dparams.wh)
     terms += [product(array, weights) for array, weights in factors if weights is not None]
     return add_bias(sum(terms, start=jnp.zeros_like(h_tm1)), rule.dparams.b)
-
-
-def _start(rule: _Rule, steps: Steps, h_tm1: jax.Array) -> jax.Array:
-    """The states that steps start from, zero in the padding."""
-    start = select(steps.is_reset, rule.run.reset_to, h_tm1)
-    return zero_where(steps.is_padding, start)
 
 
 def _times_wh(rule: _Rule, dstart: jax.Array) -> jax.Array:
@@ -135,7 +127,7 @@ def _tangents_of_step(
     if drun.leak is not None and not run.has_leak_of_steps():
         dleak = drun.leak[..., 0, :]
     if dleak is not None:
-        dh = dh + dleak * (f - _start(rule, step, h_tm1))
+        dh = dh + dleak * (f - run.start_of(step, h_tm1))
     dh = select(mask, dh_tm1, dh)
     return dh, (da, dh, None if leak_t is None else df)
 

@@ -94,7 +94,8 @@ def rnn_step(
         volume = jnp.linalg.slogdet(jacobians).logabsdet  # their sum is how fast a volume grows
         assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
     """
-    return cell(*prepare_step(params, h, x_t, activation, leak), activation).h
+    params, run, step = prepare_step(params, h, x_t, activation, leak)
+    return cell(params, run.h0, step, run).h
 
 
 @jitted

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxrnn.params import ArrayT, Params, RNNParams
 from jaxrnn.plan import Plan
-from jaxrnn.run import Activation, Run, Steps
+from jaxrnn.run import Run, Steps, select, zero_where
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -77,20 +77,14 @@ class Step(NamedTuple):
 
 
 def cell(
-    params: Params,
-    start: jax.Array,
-    x_t: jax.Array,
-    leak_t: jax.Array | None,
-    activation: Activation,
-    *,
-    mask: jax.Array | None = None,
-    product: Product = jnp.matmul,
+    params: Params, start: jax.Array, step: Steps, run: Run, product: Product = jnp.matmul
 ) -> Step:
-    """One step from the state `start`; `mask` says where it is padding, in which `a` is zero."""
-    a = times_wx(params, x_t, product) + product(start, params.wh)
-    # The slope of an activation may be infinite elsewhere, and 0 * inf is NaN.
-    a = zero_where(mask, add_bias(a, params.b))
-    f = activation(a).astype(a.dtype)  # which only drops a weak type
+    """One step from the state `start`."""
+    leak_t = run.leak_of(step)
+    a = times_wx(params, step.x, product) + product(start, params.wh)
+    # Zero in the padding. The slope of an activation may be infinite elsewhere: 0 * inf is NaN.
+    a = zero_where(step.is_padding, add_bias(a, params.b))
+    f = run.activation(a).astype(a.dtype)  # which only drops a weak type
     return Step(a, f, f if leak_t is None else mix(leak_t, f, start))
 
 
@@ -102,11 +96,9 @@ def run_loop(plan: Plan, params: Params, run: Run) -> Trajectory:
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, step: Steps) -> tuple[jax.Array, Any]:
-        mask, leak_t = step.is_padding, run.leak_of(step)
-        start = zero_where(mask, select(step.is_reset, run.reset_to, h_tm1))
-        a, f, h = cell(params, start, step.x, leak_t, run.activation, mask=mask, product=product)
-        h = select(mask, h_tm1, h)
-        return h, (a, h, None if leak_t is None else f)
+        a, f, h = cell(params, run.start_of(step, h_tm1), step, run, product)
+        h = select(step.is_padding, h_tm1, h)
+        return h, (a, h, None if run.leak is None else f)
 
     loop = partial(jax.lax.scan, reverse=run.reverse, unroll=plan.unroll)
     if plan.in_place:
@@ -136,17 +128,3 @@ def sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights`, without a call of a library."""
     weights = jnp.expand_dims(weights, range(array.ndim - 1))
     return jnp.sum(array[..., None] * weights, axis=-2)
-
-
-def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
-    """`chosen`, which may lack first axes, where a mask, which may lack last ones, is true."""
-    if where is None:
-        return otherwise
-    where = jnp.expand_dims(where, range(where.ndim, otherwise.ndim))
-    chosen = jnp.expand_dims(chosen, range(otherwise.ndim - chosen.ndim))
-    return jnp.where(where, chosen, otherwise)
-
-
-def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
-    """Zero where a mask is true, else `array`."""
-    return array if where is None else select(where, jnp.zeros_like(array), array)

@@ -134,6 +134,10 @@ class Run:
             return step.leak
         return self.leak[..., 0, :]
 
+    def start_of(self, step: Steps, h_tm1: jax.Array) -> jax.Array:
+        """The state that a step starts from, zero in the padding; also of several steps."""
+        return zero_where(step.is_padding, select(step.is_reset, self.reset_to, h_tm1))
+
     def cut(self, first: Any, size: int, h0: jax.Array) -> "Run":
         """The run of `size` steps from step `first` on, which starts from other states."""
 
@@ -150,6 +154,20 @@ class Run:
             leak=cut(self.leak, -2) if self.has_leak_of_steps() else self.leak,
             resets=None if self.resets is None else cut(self.resets, -1),
         )
+
+
+def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
+    """`chosen`, which may lack first axes, where a mask, which may lack last ones, is true."""
+    if where is None:
+        return otherwise
+    where = jnp.expand_dims(where, range(where.ndim, otherwise.ndim))
+    chosen = jnp.expand_dims(chosen, range(otherwise.ndim - chosen.ndim))
+    return jnp.where(where, chosen, otherwise)
+
+
+def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
+    """Zero where a mask is true, else `array`."""
+    return array if where is None else select(where, jnp.zeros_like(array), array)
 
 
 def time_first(array: jax.Array, axis: int = -2) -> jax.Array:
