@@ -143,8 +143,8 @@ def rnn_forward(
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, or whether to unroll it fully, as in
         `jax.lax.scan`. None is what was fastest where it was measured: eight if the default backend
-        of JAX is a GPU, and else one or two. Say 8 when you export a program on a CPU for a GPU. Up
-        to four steps are always unrolled. A symbolic n_steps allows None, 1 and False.
+        of JAX is a GPU, and else one. Say 8 when you export a program on a CPU for a GPU. A
+        symbolic n_steps allows None, 1 and False.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.

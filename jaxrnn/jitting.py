@@ -9,10 +9,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast
 import jax
 import numpy as np
 
-from jaxrnn.arguments import check_static
+from jaxrnn.arguments import STATIC, check_static
 from jaxrnn.errors import require
 from jaxrnn.plan import mesh_for
-from jaxrnn.run import OPTIONS, STATIC, Options
+from jaxrnn.run import OPTIONS, Options
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -39,7 +39,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
     """
     signature = _with_options(inspect.signature(function))
     names = tuple(signature.parameters)
-    static = tuple(name for name in (*STATIC, "dropout") if name in names)
+    static = tuple(name for name in STATIC if name in names)
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -182,4 +182,3 @@ def index(array: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
 
 
 OPTIONS = tuple(each for each in fields(Run) if each.name not in ("x", "h0"))
-STATIC = tuple(each.name for each in OPTIONS if each.metadata.get("static"))
