@@ -27,15 +27,20 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     if every is None or prepared.n_steps <= every:
         return run_steps(params, prepared)
 
-    @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-    def run_piece(size: int, h: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
-        # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
-        last, *of_steps = run_steps(params, prepared.cut(inputs[0], size, h))
-        return last, of_steps
+    def run_piece(size: int, h: jax.Array, inputs: Any) -> Any:
+        # Without its `static_argnums`, for which jax 0.10 would keep what the activation reads.
+        piece = partial(_run_piece, params, prepared, size)
+        return jax.checkpoint(piece, prevent_cse=False)(h, inputs[0])
 
     n_steps, reverse = prepared.n_steps, prepared.reverse
     last, of_steps = in_pieces(run_piece, prepared.h0, None, n_steps, every, reverse)
     return Trajectory(last, *of_steps)
+
+
+def _run_piece(params: Params, run: Run, size: int, h: jax.Array, first: Any) -> tuple[Any, Any]:
+    # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
+    last, *of_steps = run_steps(params, run.cut(first, size, h))
+    return last, of_steps
 
 
 def run_steps(params: Params, run: Run) -> Trajectory:
