@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxrnn.options import OPTIONS
 
 import jaxrnn
 from jaxrnn import interop
+from jaxrnn.run import OPTIONS
 from jaxrnn.testing import oracle, relations, strategies
 from tests.helpers import BLOCKS, README
 
