@@ -179,15 +179,17 @@ BAD_CALLS = {
     ),
     "resets of integers": Bad(
         TypeError,
-        "resets must be an array of bools, but is .* dtype int32",
+        r"resets must be an array of bools .*astype\(bool\).*, but is .* dtype int32",
         options={"resets": np.ones((3, 5), np.int32)},
     ),
     "reset_to without resets": Bad(
-        ValueError, "resets must be given where reset_to is, but is None", options={"reset_to": 0.0}
+        ValueError,
+        "reset_to is given without resets, which say where it is used",
+        options={"reset_to": 0.0},
     ),
     "resets and h0 without reset_to": Bad(
         ValueError,
-        "reset_to must be given where resets and h0 are: zeros, or .*, but is None",
+        "resets and h0 are given without reset_to: is it zero, or h0 itself",
         h0=np.zeros(4),
         options={"resets": np.ones((3, 5), bool)},
     ),
@@ -291,6 +293,21 @@ def test_what_equals_a_good_option_is_refused_after_it(option: str, good: Any, b
     rnn_forward(PARAMS, X, **{option: good})
     with pytest.raises(TypeError, match=f"^{option} must be "):
         rnn_forward(PARAMS, X, **{option: bad})
+
+
+@pytest.mark.parametrize(
+    ("error", "option", "came"),
+    [
+        (TypeError, "lengths", [jnp.int32(1)] * 3000),
+        (TypeError, "lengths", list(range(3000))),
+        (TypeError, "lengths", np.ones(3, "timedelta64[s]")),
+        (TypeError, "reverse", "yes" * 3000),
+    ],
+)
+def test_a_message_is_short_and_names_the_argument(error: Any, option: str, came: Any) -> None:
+    with pytest.raises(error, match=option) as told:
+        rnn_forward(PARAMS, X, **{option: came})
+    assert len(str(told.value).splitlines()[0]) <= 300
 
 
 def test_a_number_too_large_for_any_dtype_is_refused_by_name() -> None:

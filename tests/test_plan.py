@@ -1,5 +1,9 @@
-"""Every plan, by a run that gets it; and what each gives is right, in every mode and order."""
+"""Every plan, by a run that gets it; what each gives is right, in every mode and order.
 
+On accelerators a step has at most one matrix product.
+"""
+
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,10 +18,11 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxrnn import RNNParams
+from jaxrnn import RNNParams, rnn_forward
 from jaxrnn.arguments import prepare_run
 from jaxrnn.plan import Plan, plan_derivative, plan_for
 from jaxrnn.testing import oracle
+from tests.compiled import n_products, products_in_loops
 from tests.helpers import WAYS, assert_close, curved, every_value, numbers, own_tanh
 
 
@@ -259,7 +264,7 @@ def test_every_mode_and_order_is_jaxs_own_of_a_plain_loop(row: Row, way: str) ->
     assert_close(result(row, derivative), jax.jit(plain)(*arguments(row)), 1e-11)
 
 
-ALONE = "small", "large, leak", "long", "small, shared"
+ALONE = "small", "large, leak", "long"
 
 
 @pytest.mark.parametrize("row", [EXACT[name] for name in ALONE], ids=ALONE)
@@ -281,3 +286,60 @@ def test_derivatives_by_the_bias_or_the_state_alone(row: Row, by: str) -> None:
 
     expected = jax.jit(partial(derivatives, PLAIN))(*arguments(row))
     assert_close(result(row, partial(derivatives, {})), expected, 1e-11)
+
+
+# The programs of accelerators, as traced here
+
+
+def forward(*args: Any) -> Any:
+    return rnn_forward(*args, unroll=1)
+
+
+KINDS: dict[str, Any] = {
+    "forward": forward,
+    "gradient": jax.grad(lambda *args: curved(forward(*args))),
+    "gradient, all states": jax.grad(partial(total, {"unroll": 1})),
+}
+over_kinds = pytest.mark.parametrize("kind", KINDS)
+# Of the loops over the steps forward, over the segments, and over the steps of a segment. One
+# sequence has no segments, and adds up the gradients by wx and wh step by step.
+IN_LOOPS = {"small": [0, 0, 0], "large": [1, 2, 1], "one sequence": [1, 3]}
+
+
+@over_kinds
+@pytest.mark.parametrize(
+    ("row", "in_loops"),
+    [
+        pytest.param(ROWS[name]._replace(backend=backend), counts, id=f"{name}-{backend}")
+        for name, counts in IN_LOOPS.items()
+        for backend in ("gpu", "tpu")
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_on_accelerators_a_step_has_one_product(row: Row, in_loops: list[int], kind: str) -> None:
+    """None in a small network. Also under `vmap`, which adds no loop and no product."""
+    function, args = KINDS[kind], arguments(row)
+    for _ in range(3):
+        counts = products_in_loops(function, args, {"gpu": "cuda"}.get(row.backend, row.backend))
+        assert counts == (in_loops[:1] if kind == "forward" else in_loops)
+        function, args = jax.vmap(function), jax.tree.map(lambda array: np.stack([array] * 3), args)
+
+
+@over_kinds
+def test_small_products_are_sums(kind: str) -> None:
+    """Those of one small network and of many; larger ones have products."""
+    function, small = KINDS[kind], arguments(ROWS["small"])
+    assert n_products(function, *small) == 0
+    assert n_products(jax.vmap(function), *jax.tree.map(lambda a: np.stack([a] * 3), small)) == 0
+    assert n_products(function, *arguments(ROWS["large"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "of_loops"), [(ROWS["one sequence on a GPU"], "88"), (ROWS["large on a GPU"], "881")]
+)
+@pytest.mark.usefixtures("place")
+def test_on_gpus_eight_steps_are_in_one_iteration(row: Row, of_loops: str) -> None:
+    """Forward and backward. One segment is in an iteration."""
+    gradient = jax.grad(partial(total, {}))
+    program = str(jax.make_jaxpr(gradient)(*arguments(row)))
+    assert re.findall(r"unroll=(\d+)", program) == list(of_loops)
