@@ -98,11 +98,7 @@ RIGHT: dict[str, tuple[Run, Case, Sequence[str]]] = {
         ("unordered", "vmap", "effective", "differentiable", "second_order", "float64"),
     ),
     "jaxrnn": (by_jaxrnn, VANILLA, ALL),
-    "jaxrnn with a leak": (
-        by_jaxrnn,
-        LEAKY,
-        ("runs_on", "causal", "second_order", "float64"),
-    ),
+    "jaxrnn with a leak": (by_jaxrnn, LEAKY, ("runs_on", "causal", "second_order", "float64")),
     "jaxrnn of one sequence": (by_jaxrnn, ALONE, ("unordered", "batch_axes")),
     "jaxrnn with no rule or bias": (
         partial(by_jaxrnn, activation=jax.nn.gelu),
