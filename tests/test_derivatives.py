@@ -179,7 +179,6 @@ def with_leak(*shape: int) -> RNNParams[Any]:
 
 REVERSED, BACK_TO = MASKS | REVERSE, MASKS | {"reset_to": H0 / 2}
 HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
-    ("value and gradient", of_preactivations, jnp.tanh, PARAMS, {}),
     ("forward over reverse", of_preactivations, jax.nn.relu, PARAMS, {}),
     ("forward mode", loss, jnp.tanh, PARAMS, REVERSED),
     ("reverse over reverse", loss, jnp.tanh, PARAMS, REVERSED),

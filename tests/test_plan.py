@@ -100,7 +100,6 @@ ROWS = {
         BATCH._replace(**FIRST, **SHARED), n_nodes=25, axis=AxisType.Explicit, backend="tpu"
     ),
 }
-over_rows = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
 def arguments(row: Row) -> Any:
@@ -117,7 +116,7 @@ def arguments(row: Row) -> Any:
 
 def masks(row: Row) -> dict[str, Any]:
     """In reverse, and with a sequence without steps where there are several."""
-    (of_steps, reset_to) = numbers((*row.batch, row.n_steps), (row.n_nodes,), seed=1)
+    of_steps, reset_to = numbers((*row.batch, row.n_steps), (row.n_nodes,), seed=1)
     lengths = row.n_steps - np.arange(np.prod(row.batch, dtype=int)) % row.n_steps
     lengths = np.where(lengths == 1, 0, lengths).reshape(row.batch)
     resets = of_steps < -0.2
@@ -163,7 +162,7 @@ def result(row: Row, function: Any) -> Any:
     return program(*given(row))
 
 
-@over_rows
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.usefixtures("place")
 def test_every_plan(row: Row) -> None:
     """Its printed form, where True is not 1."""
@@ -181,13 +180,10 @@ def test_every_field_has_every_value() -> None:
     assert all(len(set(values)) > 1 for values in of_fields)
 
 
-WEIGHTS = {"wx", "wh", "x"}
-
-
 @pytest.mark.parametrize(
     ("name", "by", "changes"),
     [
-        *(("small", each, {}) for each in WEIGHTS),
+        *(("small", each, {}) for each in ("wx", "wh", "x")),
         *(("small", each, {"as_sums": False, "segment": None}) for each in ("b", "h0")),
         *(("large, leak", each, {"at_once": False, "segment": None}) for each in ("b", "leak")),
         ("large, symbolic steps", "b", {}),
@@ -208,8 +204,6 @@ def test_every_plan_of_a_derivative(name: str, by: str, changes: Any) -> None:
 
 
 EXACT = {name: row for name, row in ROWS.items() if row.dtype is np.float64}
-
-
 MASKED = [
     pytest.param(row, masked, id=name + ", masks" * masked)
     for name, row in EXACT.items()
@@ -226,9 +220,8 @@ def test_values_and_gradients_are_the_oracles(row: Row, masked: bool) -> None:
         values, pull = jax.vjp(partial(every_value, **options), *args)
         return values, pull(jax.tree.map(jnp.cos, values))
 
-    of_oracle = {
-        name: each for name, each in options.items() if name not in ("activation", "unroll")
-    }
+    in_jax = "activation", "unroll"
+    of_oracle = {name: each for name, each in options.items() if name not in in_jax}
     args = arguments(row)
     values = oracle.rnn_forward(*args, **of_oracle), *oracle.rnn_states(*args, **of_oracle)
     g_last, g_a, g_h = map(np.cos, values)
