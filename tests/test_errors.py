@@ -175,10 +175,7 @@ def test_bad_calls(function: Callable[..., Any], transform: Callable[[Any], Any]
 
 BAD_STEPS: dict[str, tuple[type[Exception], str, Any, Any]] = {
     "features": (ValueError, r"x_t must be .* but is of shape \(3,\)", B, np.ones(3, np.float32)),
-    "scalar input": (ValueError, r"x_t must be of shape \(\*batch, n_features\), .* \(\)", B, 1.0),
     "nodes": (ValueError, r"h must be .* ending in 4 .* but is of shape \(3,\)", B[:3], X[0, 0]),
-    "scalar state": (ValueError, r"h must be .* but is of shape \(\)", 0.0, X[0, 0]),
-    "no state": (TypeError, "h must be an array .* but is None", None, X[0, 0]),
     "batches": (
         ValueError,
         r"h must be broadcastable against x_t of shape \(3, 2\) .* but is of shape \(2, 4\)",

@@ -140,7 +140,6 @@ UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "empty": (lambda: interop.from_torch({}), ValueError, "an entry 'weight_ih_l0'"),
     "a masked array": (
         lambda: interop.from_torch(changed(TORCH, bias_hh_l1=np.ma.masked_array(np.ones(4)))),
         TypeError,
