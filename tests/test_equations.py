@@ -102,11 +102,7 @@ EXPECTED: dict[str, Callable[[], Any]] = {
     "acting": lambda: rollout()[4],
     "learning from a rollout": rollout,
     "directions with activations of their own": lambda: np.concatenate(
-        [
-            elman(),
-            elman(*backward, f=lambda a: np.maximum(a, 0), x=x[:, ::-1])[:, ::-1],
-        ],
-        axis=-1,
+        [elman(), elman(*backward, f=lambda a: np.maximum(a, 0), x=x[:, ::-1])[:, ::-1]], axis=-1
     ),
 }
 

@@ -1,4 +1,7 @@
-"""Bad calls of rnn_step, rnn_forward and rnn_states are told which argument is wrong, and how."""
+"""Bad calls of rnn_step, rnn_forward and rnn_states are told which argument is wrong, and how.
+
+A call for each message. That every wrong value is told by name is in `test_fuzz_errors.py`.
+"""
 
 import re
 from collections.abc import Callable
@@ -35,47 +38,24 @@ BAD_CALLS = {
         r"shape \(2, 4\), but is of shape \(3, 5, 1\)",
         x=X[..., :1],
     ),
-    "too many features": Bad(ValueError, r"x must be .* is of shape \(5, 4\)", x=np.ones((5, 4))),
     "x a vector": Bad(
         ValueError,
         r"x must be of shape \(\*batch, n_steps, n_features\), .* shape \(2,\)",
         x=X[0, 0],
     ),
-    "x a scalar": Bad(ValueError, r"x must be of shape .*, but is of shape \(\)", x=1.0),
     "x missing": Bad(TypeError, "x must be an array of real numbers, but is None", x=None),
-    "x a dict": Bad(TypeError, "x must be an array .* but is of type dict", x={"x": X}),
     "x ragged": Bad(TypeError, "x must be an array .* but is a list", x=[[[1.0, 2.0]], [[1.0]]]),
-    "x text": Bad(TypeError, "(?s)abstract array.*<class 'str'>.*at path x", x="x"),
-    "x of objects": Bad(
-        TypeError, "(?s)abstract array.*ndarray.*at path x", x=np.array([[None, None]])
-    ),
     "x complex": Bad(
         TypeError, "x must be an array of real numbers, but is .* dtype complex64", x=X * 1j
-    ),
-    "x of keys": Bad(
-        TypeError,
-        "x must be an array of real numbers, .* key",
-        x=jax.random.split(jax.random.key(0)),
     ),
     "h0 of another batch": Bad(
         ValueError,
         r"h0 must be broadcastable to \(\*batch, n_nodes\) = \(3, 4\), but is of shape \(2, 4\)",
         h0=np.ones((2, 4), np.float32),
     ),
-    "h0 of other nodes": Bad(ValueError, r"h0 .* is of shape \(3,\)", h0=np.ones(3, np.float32)),
-    "h0 with more batch axes than x": Bad(
-        ValueError,
-        r"h0 .* = \(4,\), but is of shape \(3, 4\)",
-        x=X[0],
-        h0=np.ones((3, 4), np.float32),
-    ),
-    "h0 complex": Bad(TypeError, "h0 must be an array .* dtype complex64", h0=1j),
     "params a tuple": Bad(
         TypeError, "params must be an RNNParams, but is a tuple", params=(WX, WH, B)
     ),
-    "params a dict": Bad(TypeError, "params must be .* is of type dict", params=PARAMS._asdict()),
-    "params missing": Bad(TypeError, "params must be .* but is None", params=None),
-    "params an array": Bad(TypeError, "params must be an RNNParams", params=WX),
     "wx a vector": Bad(
         ValueError,
         r"params.wx must be of shape \(n_features, n_nodes\) .* but is of shape \(2,\)",
@@ -92,21 +72,15 @@ BAD_CALLS = {
         r"\(2, 4\), but is of shape \(3, 3\)",
         params=PARAMS._replace(wh=WH[:3, :3]),
     ),
-    "wh not square": Bad(ValueError, "params.wh", params=PARAMS._replace(wh=WH[:2])),
-    "wx and wh swapped": Bad(ValueError, "params.wh", params=RNNParams(WH, WX, B)),
     "b of other nodes": Bad(
         ValueError,
         r"params.b must be of shape \(n_nodes,\) = \(4,\) .*, but is of shape \(3,\)",
         params=PARAMS._replace(b=B[:3]),
     ),
-    "b a scalar": Bad(ValueError, r"params.b .* shape \(\)", params=PARAMS._replace(b=1.0)),
     "wx missing, and x of other nodes": Bad(
         ValueError,
         r"x must be of shape .*, ending in 4 to fit params.wh of shape \(4, 4\), but is of shape",
         params=PARAMS._replace(wx=None),
-    ),
-    "wh missing": Bad(
-        TypeError, "params.wh must be .* but is None", params=PARAMS._replace(wh=None)
     ),
     "wx missing, and wh not square": Bad(
         ValueError, "params.wh must be of shape", params=RNNParams(None, WH[:2], None)
@@ -114,10 +88,6 @@ BAD_CALLS = {
     "wx missing, and wh a scalar": Bad(
         ValueError, "params.wh must be of shape", params=RNNParams(None, 1.0, None)
     ),
-    "wh complex": Bad(
-        TypeError, "params.wh must be .* dtype complex64", params=PARAMS._replace(wh=WH * 1j)
-    ),
-    "b text": Bad(TypeError, "(?s)'str'.*at path params.b", params=PARAMS._replace(b="b")),
     "activation a name": Bad(
         TypeError, "activation must be callable, but is 'tanh'", options={"activation": "tanh"}
     ),
@@ -137,40 +107,23 @@ BAD_CALLS = {
         "activation must return .* but returned tuple",
         options={"activation": lambda a: (a, a)},
     ),
-    "activation that returns nothing": Bad(
-        TypeError, "activation .* returned NoneType", options={"activation": lambda a: None}
-    ),
     "leak of other nodes": Bad(
         ValueError,
         r"leak must be broadcastable to \(\*batch, n_steps, n_nodes\) = \(3, 5, 4\), but is of "
         r"shape \(3,\)",
         options={"leak": np.ones(3)},
     ),
-    "leak of other steps": Bad(
-        ValueError, r"leak .* is of shape \(4, 4\)", options={"leak": np.ones((4, 4))}
-    ),
-    "leak of more axes": Bad(
-        ValueError, r"leak .* is of shape \(1, 3, 5, 4\)", options={"leak": np.ones((1, 3, 5, 4))}
-    ),
-    "leak complex": Bad(TypeError, "leak must be an array .* complex64", options={"leak": 1j}),
     "lengths of another batch": Bad(
         ValueError,
         r"lengths must be of shape \(\*batch,\) = \(3,\) to fit x of shape \(3, 5, 2\), but is of "
         r"shape \(2,\)",
         options={"lengths": np.array([1, 2])},
     ),
-    "lengths a scalar": Bad(ValueError, r"lengths .* shape \(\)", options={"lengths": 2}),
     "lengths of floats": Bad(
         TypeError,
         "lengths must be an array of integers, but is .* dtype float32",
         options={"lengths": np.ones(3, np.float32)},
     ),
-    "lengths of bools": Bad(
-        TypeError,
-        "lengths must be .* integers, .* bool",
-        options={"lengths": np.ones(3, bool)},
-    ),
-    "lengths text": Bad(TypeError, "(?s)str", options={"lengths": "abc"}),
     "resets of another batch": Bad(
         ValueError,
         r"resets must be of shape \(\*batch, n_steps\) = \(3, 5\) to fit x of shape \(3, 5, 2\), "
@@ -193,19 +146,8 @@ BAD_CALLS = {
         h0=np.zeros(4),
         options={"resets": np.ones((3, 5), bool)},
     ),
-    "reset_to of another size": Bad(
-        ValueError,
-        r"reset_to must be broadcastable to \(\*batch, n_nodes\) = .*, but is of shape \(7,\)",
-        options={"resets": np.ones((3, 5), bool), "reset_to": np.ones(7)},
-    ),
-    "reset_to text": Bad(
-        TypeError, "(?s)reset_to", options={"resets": np.ones((3, 5), bool), "reset_to": "abc"}
-    ),
     "reverse an integer": Bad(
         TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
-    ),
-    "reverse missing": Bad(
-        TypeError, "reverse must be a bool, but is None", options={"reverse": None}
     ),
     "checkpoint_every zero": Bad(
         ValueError, "checkpoint_every must be at least 1, but is 0", options={"checkpoint_every": 0}
@@ -233,10 +175,7 @@ def test_bad_calls(function: Callable[..., Any], transform: Callable[[Any], Any]
 
 BAD_STEPS: dict[str, tuple[type[Exception], str, Any, Any]] = {
     "features": (ValueError, r"x_t must be .* but is of shape \(3,\)", B, np.ones(3, np.float32)),
-    "scalar input": (ValueError, r"x_t must be of shape \(\*batch, n_features\), .* \(\)", B, 1.0),
     "nodes": (ValueError, r"h must be .* ending in 4 .* but is of shape \(3,\)", B[:3], X[0, 0]),
-    "scalar state": (ValueError, r"h must be .* but is of shape \(\)", 0.0, X[0, 0]),
-    "no state": (TypeError, "h must be an array .* but is None", None, X[0, 0]),
     "batches": (
         ValueError,
         r"h must be broadcastable against x_t of shape \(3, 2\) .* but is of shape \(2, 4\)",
@@ -252,7 +191,7 @@ def test_bad_steps(error: type[Exception], message: str, h: Any, x_t: Any) -> No
         rnn_step(PARAMS, h, x_t)
 
 
-@pytest.mark.parametrize("bad", ["params an array", "b of other nodes", "activation a name"])
+@pytest.mark.parametrize("bad", ["params a tuple", "b of other nodes", "activation a name"])
 def test_a_step_checks_as_the_others_do(bad: str) -> None:
     error, message, params, _, _, options = BAD_CALLS[bad]
     with pytest.raises(error, match=message):

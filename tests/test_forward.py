@@ -67,14 +67,6 @@ def test_a_step_broadcasts_states_against_inputs() -> None:
         assert_close(every[i, j], rnn_step(PARAMS, h[i, 0], x_t[j]), 1e-6)
 
 
-@pytest.mark.parametrize("function", [rnn_forward, rnn_states])
-@pytest.mark.parametrize("unroll", [1, 3])
-def test_unrolling_is_left_to_scan(function: Any, unroll: int) -> None:
-    x = jnp.ones((5, 3))
-    jaxpr = jax.make_jaxpr(lambda x: function(PARAMS, x, unroll=unroll))(x)
-    assert f"unroll={unroll}" in str(jaxpr)
-
-
 def test_a_symbolic_number_of_steps_is_not_unrolled() -> None:
     (n_steps,) = jax.export.symbolic_shape("n_steps")
     x: Any = jax.ShapeDtypeStruct((n_steps, 3), jnp.float32)

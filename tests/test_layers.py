@@ -13,14 +13,7 @@ import pytest
 from jax.nn.initializers import constant, glorot_uniform
 
 from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
-from tests.helpers import (
-    MASKS,
-    X,
-    assert_close,
-    assert_equal,
-    assert_equal_on_cpus,
-    numbers_like,
-)
+from tests.helpers import MASKS, X, assert_close, assert_equal, assert_equal_on_cpus, numbers_like
 
 KEY = jax.random.key(0)
 

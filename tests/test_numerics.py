@@ -26,8 +26,8 @@ NUMERICS: dict[str, tuple[Any, float, Any, oracle.Differentiable]] = {
     "relu-float64": (np.float64, 1e-12, jax.nn.relu, oracle.RELU),
     "arctan-float64": (np.float64, 1e-12, jnp.arctan, ARCTAN),
 }
-# Batch, steps, features and nodes: where products are written as sums, where steps are written out
-# without a loop, and where products are left to a library.
+# Batch, steps, features and nodes: where products are sums, where JAX's own derivative is
+# used, and where products are left to a library.
 SIZES = {"small": (3, 7, 2, 4), "few": (3, 3, 2, 4), "wide": (3, 7, 17, 33)}
 
 

@@ -103,7 +103,7 @@ def test_values_and_gradients_are_the_oracles_however_the_recurrence_is_run(name
             return jnp.sum(weights * h), h
 
         gradient, args = jax.grad(loss, (1, 2, 3, 4), has_aux=True), (params, x, h0, by)
-        # Pieces of more steps than are unrolled, so that the rule is reached in them.
+        # Pieces of so many steps that they have the rule.
         by_rule = {"whole": gradient({}, *args), "pieces": gradient({"checkpoint_every": 5}, *args)}
         return by_rule, {
             "layer": rnn_stacked((params,), x, (h0,), **options).h,

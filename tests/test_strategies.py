@@ -9,10 +9,8 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from jaxrnn import rnn_forward
-from jaxrnn.testing import oracle, strategies
+from jaxrnn.testing import strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
-from tests.helpers import assert_close, filled
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
@@ -126,11 +124,3 @@ def test_cases_shrink_to_the_smallest() -> None:
 def test_arrays_shrink_to_zeros(wanted: Any, smallest: list[int]) -> None:
     array = find(strategies.arrays((3,)), wanted, settings=settings(database=None))
     np.testing.assert_array_equal(16 * array, smallest)
-
-
-@given(st.data())
-def test_functions_and_oracle_take_the_options(data: st.DataObject) -> None:
-    sizes = Sizes((2,), 3, 2, 3)
-    case = filled(data.draw(strategies.cases(sizes=st.just(sizes))))
-    options = data.draw(strategies.options(sizes))
-    assert_close(rnn_forward(*case, **options), oracle.rnn_forward(*case, **options), 1e-5)

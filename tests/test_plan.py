@@ -1,0 +1,338 @@
+"""Every plan, by a run that gets it; what each gives is right, in every mode and order.
+
+On accelerators a step has at most one matrix product.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxrnn import RNNParams, rnn_forward
+from jaxrnn.arguments import prepare_run
+from jaxrnn.plan import Plan, plan_derivative, plan_for
+from jaxrnn.testing import oracle
+from tests.compiled import n_products, products_in_loops
+from tests.helpers import WAYS, assert_close, curved, every_value, numbers, own_tanh
+
+
+class Row(NamedTuple):
+    """A run, and its plan.
+
+    Attributes:
+      plan: what is expected.
+      batch: the sizes of the batch axes.
+      n_steps: how many steps there are.
+      n_nodes: how many nodes there are; there are three features.
+      options: those of `rnn_forward` that are no masks.
+      symbols: the shapes of x and h0, where some sizes are symbolic.
+      backend: what JAX says it runs on.
+      axis: the type of an axis of a mesh that shares the batch.
+      dtype: of all arrays.
+    """
+
+    plan: Plan
+    batch: tuple[int, ...] = (2, 3)
+    n_steps: int = 6
+    n_nodes: int = 4
+    options: Any = MappingProxyType({})
+    symbols: tuple[str, str] | None = None
+    backend: str = "cpu"
+    axis: AxisType | None = None
+    dtype: Any = np.float64
+
+
+RULE = Plan(by_rule=True)
+SUMS = Plan(by_rule=True, as_sums=True, in_place=True, segment=2)
+BATCH = Plan(by_rule=True, in_place=True, segment=2, at_once=True)
+FIRST: Any = {"inputs_first": True}
+SHARED: Any = {"segment": None, "at_once": True, "shared": True}
+STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
+LEAK, OWN = {"leak": 0.3}, {"activation": own_tanh}
+ROWS = {
+    "few steps": Row(Plan(), n_steps=4),
+    "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=4),
+    "few steps on a GPU": Row(Plan(unroll=8), n_steps=4, backend="gpu"),
+    "own activation": Row(Plan(), (1,), options=OWN),
+    "own activation, unroll": Row(Plan(unroll=3), options=OWN | {"unroll": 3}),
+    "one sequence": Row(RULE, ()),
+    "a batch of one": Row(Plan(squeezed=(0, 1), by_rule=True), (1, 1)),
+    "one sequence, leak": Row(Plan(), (), options=LEAK),
+    "a batch of one, leak": Row(Plan(squeezed=(0,)), (1,), options=LEAK),
+    "one sequence, symbolic steps": Row(RULE, (), symbols=OF_ONE),
+    "one sequence, symbolic steps, leak": Row(Plan(), (), options=LEAK, symbols=OF_ONE),
+    "one sequence on a GPU": Row(RULE._replace(**FIRST, unroll=8), (), backend="gpu"),
+    "long": Row(RULE._replace(segment=64), (), 4096, 2),
+    "long, a batch of one, leak": Row(
+        Plan(squeezed=(0,), by_rule=True, segment=64), (1,), 4096, 2, options=LEAK
+    ),
+    "small": Row(SUMS),
+    "small, prime steps, leak": Row(SUMS, (2,), 7, options=LEAK),
+    "small, an axis of one": Row(SUMS._replace(squeezed=(0,)), (1, 2)),
+    "small, symbolic steps": Row(SUMS._replace(segment=None), symbols=STEPS),
+    "small on a GPU": Row(SUMS._replace(unroll=8), backend="gpu"),
+    "small on a GPU, unroll": Row(SUMS, options={"unroll": 1}, backend="gpu"),
+    "small, bfloat16": Row(BATCH, dtype=jnp.bfloat16),
+    "small, shared": Row(SUMS._replace(**SHARED), axis=AxisType.Explicit),
+    "a batch of one, shared": Row(SUMS._replace(**SHARED), (1,), axis=AxisType.Explicit),
+    "small, symbolic batch": Row(BATCH, symbols=("n, ...", "n, ...")),
+    "large": Row(BATCH, n_nodes=25),
+    "large, leak": Row(BATCH, n_nodes=25, options=LEAK),
+    "large, prime steps": Row(BATCH, (2,), 7, 50),
+    "large, symbolic steps": Row(Plan(by_rule=True, in_place=True), n_nodes=25, symbols=STEPS),
+    "large, symbolic steps on a GPU": Row(
+        Plan(by_rule=True, in_place=True, **FIRST), n_nodes=25, symbols=STEPS, backend="gpu"
+    ),
+    "large on a GPU": Row(BATCH._replace(**FIRST, unroll=8), n_nodes=25, backend="gpu"),
+    "large on a TPU": Row(BATCH._replace(**FIRST), n_nodes=25, backend="tpu"),
+    "large, shared": Row(BATCH._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
+    "large, shared, on a TPU": Row(
+        BATCH._replace(**FIRST, **SHARED), n_nodes=25, axis=AxisType.Explicit, backend="tpu"
+    ),
+}
+
+
+def arguments(row: Row) -> Any:
+    """Parameters, x and h0."""
+    n = row.n_nodes
+    shapes = (3, n), (n, n), (n,), (*row.batch, row.n_steps, 3), (*row.batch, n)
+    scales = 0.5, n**-0.5, 0.5, 1.0, 1.0
+    wx, wh, b, x, h0 = (
+        (scale * array).astype(row.dtype)
+        for scale, array in zip(scales, numbers(*shapes), strict=True)
+    )
+    return RNNParams(wx, wh, b), x, h0
+
+
+def masks(row: Row) -> dict[str, Any]:
+    """In reverse, and with a sequence without steps where there are several."""
+    of_steps, reset_to = numbers((*row.batch, row.n_steps), (row.n_nodes,), seed=1)
+    lengths = row.n_steps - np.arange(np.prod(row.batch, dtype=int)) % row.n_steps
+    lengths = np.where(lengths == 1, 0, lengths).reshape(row.batch)
+    resets = of_steps < -0.2
+    return {"lengths": lengths, "resets": resets, "reset_to": reset_to, "reverse": True}
+
+
+@pytest.fixture
+def place(row: Row, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where the row is run: JAX says what backend it has, and there may be a mesh."""
+    if row.backend != "cpu":
+        monkeypatch.setattr(jax, "default_backend", lambda: row.backend)
+        jax.clear_caches()  # which do not know of the patch
+    mesh = row.axis and jax.make_mesh((1,), ("devices",), axis_types=(row.axis,))
+    with jax.enable_x64(True), jax.set_mesh(mesh) if mesh else nullcontext():
+        yield
+    if row.backend != "cpu":
+        jax.clear_caches()
+
+
+def given(row: Row) -> Any:
+    """The arguments as the row is traced with them: shared, or with a symbolic size."""
+    params, *others = arguments(row)
+    if row.axis:
+        mesh = jax.sharding.get_mesh()
+        by = P(), P(*[None] * (len(row.batch) - 1), "devices")
+        params, others = jax.device_put(
+            (params, others), tuple(jax.NamedSharding(mesh, each) for each in by)
+        )
+    if row.symbols:
+        scope = jax.export.SymbolicScope()
+        shapes = [
+            jax.export.symbolic_shape(text, like=array.shape, scope=scope)
+            for text, array in zip(row.symbols, others, strict=True)
+        ]
+        others = list(map(jax.ShapeDtypeStruct, shapes, (row.dtype, row.dtype)))
+    return params, *others
+
+
+def result(row: Row, function: Any) -> Any:
+    program = jax.jit(function)
+    if row.symbols:
+        return jax.export.export(program)(*given(row)).call(*arguments(row))
+    return program(*given(row))
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+@pytest.mark.usefixtures("place")
+def test_every_plan(row: Row) -> None:
+    """Its printed form, where True is not 1."""
+    plans = []
+
+    def see(*args: Any) -> None:
+        plans.append(plan_for(*prepare_run(*args, **row.options)))
+
+    jax.eval_shape(see, *given(row))
+    assert repr(plans) == repr([row.plan])
+
+
+def test_every_field_has_every_value() -> None:
+    of_fields = zip(*(row.plan for row in ROWS.values()), strict=True)
+    assert all(len(set(values)) > 1 for values in of_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "changes"),
+    [
+        *(("small", each, {}) for each in ("wx", "wh", "x")),
+        *(("small", each, {"as_sums": False, "segment": None}) for each in ("b", "h0")),
+        *(("large, leak", each, {"at_once": False, "segment": None}) for each in ("b", "leak")),
+        ("large, symbolic steps", "b", {}),
+        ("long", "h0", {}),
+        ("small, shared", "b", {}),
+    ],
+)
+def test_every_plan_of_a_derivative(name: str, by: str, changes: Any) -> None:
+    """By one argument alone."""
+    row = ROWS[name]
+    params, run = prepare_run(*arguments(row), **row.options)
+    dparams = RNNParams(
+        *(each if field == by else None for field, each in params._asdict().items())
+    )
+    others: Any = {each: None for each in ("x", "h0", "leak") if each != by}
+    plan = plan_derivative(row.plan, run, dparams, replace(run, **others))
+    assert repr(plan) == repr(row.plan._replace(**changes))
+
+
+EXACT = {name: row for name, row in ROWS.items() if row.dtype is np.float64}
+MASKED = [
+    pytest.param(row, masked, id=name + ", masks" * masked)
+    for name, row in EXACT.items()
+    for masked in ((False, True) if row.plan.by_rule and not row.symbols else (False,))
+]
+
+
+@pytest.mark.parametrize(("row", "masked"), MASKED)
+@pytest.mark.usefixtures("place")
+def test_values_and_gradients_are_the_oracles(row: Row, masked: bool) -> None:
+    options = {**row.options, **(masks(row) if masked else {})}
+
+    def run(*args: Any) -> Any:
+        values, pull = jax.vjp(partial(every_value, **options), *args)
+        return values, pull(jax.tree.map(jnp.cos, values))
+
+    in_jax = "activation", "unroll"
+    of_oracle = {name: each for name, each in options.items() if name not in in_jax}
+    args = arguments(row)
+    values = oracle.rnn_forward(*args, **of_oracle), *oracle.rnn_states(*args, **of_oracle)
+    g_last, g_a, g_h = map(np.cos, values)
+    gradients = oracle.rnn_gradients(*args, g_last=g_last, g_a=g_a, g_h=g_h, **of_oracle)
+    assert_close(result(row, run), (values, tuple(gradients[:3])), 1e-12)
+
+
+def total(options: Any, *args: Any) -> Any:
+    """It depends on every result in a way of its own."""
+    return sum(i * curved(each) for i, each in enumerate(every_value(*args, **options), start=1))
+
+
+# Every mode and order, of the plans whose rules differ most, and one of each other plan.
+BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
+FULL = "one sequence", "small, prime steps, leak", "large on a TPU"
+HIGHER = [way for way in WAYS if way != "value and gradient"]
+SECOND = [way for way in HIGHER if way not in ("reverse over reverse", "third order")]
+MODES = [
+    *((name, way) for name in FULL for way in HIGHER),
+    *((name, SECOND[i % len(SECOND)]) for i, name in enumerate(BY_RULE) if name not in FULL),
+]
+PLAIN = OWN | {"unroll": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "way"), [pytest.param(EXACT[name], way, id=f"{name}-{way}") for name, way in MODES]
+)
+@pytest.mark.usefixtures("place")
+def test_every_mode_and_order_is_jaxs_own_of_a_plain_loop(row: Row, way: str) -> None:
+    derivative, plain = (
+        WAYS[way](partial(total, row.options | options)) for options in ({}, PLAIN)
+    )
+    assert_close(result(row, derivative), jax.jit(plain)(*arguments(row)), 1e-11)
+
+
+ALONE = "small", "large, leak", "long"
+
+
+@pytest.mark.parametrize("row", [EXACT[name] for name in ALONE], ids=ALONE)
+@pytest.mark.parametrize("by", ["b", "h0"])
+@pytest.mark.usefixtures("place")
+def test_derivatives_by_the_bias_or_the_state_alone(row: Row, by: str) -> None:
+    """Jacobians and Hessians."""
+
+    def derivatives(options: Any, params: Any, x: Any, h0: Any) -> Any:
+        def args(array: Any) -> Any:
+            return (params._replace(b=array), x, h0) if by == "b" else (params, x, array)
+
+        def last(array: Any) -> Any:
+            return every_value(*args(array), **{**row.options, **options})[0]
+
+        array = params.b if by == "b" else h0
+        hessian = jax.hessian(lambda array: total({**row.options, **options}, *args(array)))
+        return jax.jacrev(last)(array), jax.jacfwd(last)(array), hessian(array)
+
+    expected = jax.jit(partial(derivatives, PLAIN))(*arguments(row))
+    assert_close(result(row, partial(derivatives, {})), expected, 1e-11)
+
+
+# The programs of accelerators, as traced here
+
+
+def forward(*args: Any) -> Any:
+    return rnn_forward(*args, unroll=1)
+
+
+KINDS: dict[str, Any] = {
+    "forward": forward,
+    "gradient": jax.grad(lambda *args: curved(forward(*args))),
+    "gradient, all states": jax.grad(partial(total, {"unroll": 1})),
+}
+over_kinds = pytest.mark.parametrize("kind", KINDS)
+# Of the loops over the steps forward, over the segments, and over the steps of a segment. One
+# sequence has no segments, and adds up the gradients by wx and wh step by step.
+IN_LOOPS = {"small": [0, 0, 0], "large": [1, 2, 1], "one sequence": [1, 3]}
+
+
+@over_kinds
+@pytest.mark.parametrize(
+    ("row", "in_loops"),
+    [
+        pytest.param(ROWS[name]._replace(backend=backend), counts, id=f"{name}-{backend}")
+        for name, counts in IN_LOOPS.items()
+        for backend in ("gpu", "tpu")
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_on_accelerators_a_step_has_one_product(row: Row, in_loops: list[int], kind: str) -> None:
+    """None in a small network. Also under `vmap`, which adds no loop and no product."""
+    function, args = KINDS[kind], arguments(row)
+    for _ in range(3):
+        counts = products_in_loops(function, args, {"gpu": "cuda"}.get(row.backend, row.backend))
+        assert counts == (in_loops[:1] if kind == "forward" else in_loops)
+        function, args = jax.vmap(function), jax.tree.map(lambda array: np.stack([array] * 3), args)
+
+
+@over_kinds
+def test_small_products_are_sums(kind: str) -> None:
+    """Those of one small network and of many; larger ones have products."""
+    function, small = KINDS[kind], arguments(ROWS["small"])
+    assert n_products(function, *small) == 0
+    assert n_products(jax.vmap(function), *jax.tree.map(lambda a: np.stack([a] * 3), small)) == 0
+    assert n_products(function, *arguments(ROWS["large"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("row", "of_loops"), [(ROWS["one sequence on a GPU"], "88"), (ROWS["large on a GPU"], "881")]
+)
+@pytest.mark.usefixtures("place")
+def test_on_gpus_eight_steps_are_in_one_iteration(row: Row, of_loops: str) -> None:
+    """Forward and backward. One segment is in an iteration."""
+    gradient = jax.grad(partial(total, {}))
+    program = str(jax.make_jaxpr(gradient)(*arguments(row)))
+    assert re.findall(r"unroll=(\d+)", program) == list(of_loops)
