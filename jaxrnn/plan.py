@@ -78,12 +78,15 @@ def plan_for(params: Params, run: Run) -> Plan:
     as_sums = not is_single and _is_small(params, run)
     plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single)
     plan = plan._replace(inputs_first=backend != "cpu" and not as_sums)
+    # On accelerators what counts is how few kernels a step launches, also of one sequence.
+    at_once = not (is_symbolic or as_sums or (is_single and backend == "cpu"))
+    plan = plan._replace(at_once=at_once)
     if is_symbolic or is_short:
         return plan
     if _may_be_shared(run.x):
         # Devices add up the gradients of the weights in each segment, so there is one.
         return plan._replace(at_once=True, shared=True)
-    return plan._replace(at_once=not (is_single or as_sums), segment=near_root(n_steps))
+    return plan._replace(segment=near_root(n_steps))
 
 
 def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:

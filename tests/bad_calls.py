@@ -131,8 +131,8 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
         ("leak",): (*NO_ARRAYS, *leaks, *not_promoted((n_nodes,))),
         ("activation",): ACTIVATIONS,
         ("lengths",): (*NO_ARRAYS, *lengths),
-        # None is wrong as reset_to is given, which is needed with h0.
-        ("resets",): (None, *NO_ARRAYS, *ones(masks), np.ones(masks, int), *bools),
+        # None is wrong for either, but not for both: test_errors.py has None for `resets`.
+        ("resets",): (*NO_ARRAYS, *ones(masks), np.ones(masks, int), *bools),
         ("reset_to",): (None, *wrong_states(n_nodes, batch)),
         ("reverse",): BOOLS,
         ("checkpoint_every",): COUNTS,
