@@ -1,26 +1,25 @@
 """Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from numbers import Real
-from typing import Any, Unpack
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.sharding import PartitionSpec
 
-from jaxrnn.errors import refuse, require
+from jaxrnn.errors import noting, require
 from jaxrnn.params import Params, RNNParams, is_real
-from jaxrnn.run import Activation, Options, Run, Steps
-from jaxrnn.sharding import shared, varied
+from jaxrnn.run import Activation, Run, Steps, zero_where
 
-# Of each option that is no array: its type, in words too, and the least that it may be.
-STATIC: dict[str, tuple[Any, str, int | None]] = {
-    "activation": (Callable, "callable", None),
-    "reverse": (bool, "a bool", None),
-    "checkpoint_every": (int | None, "a Python integer", 1),
-    "unroll": (int | bool | None, "a Python integer or a bool", 0),
-    "dropout": (Real, "a Python number", None),
-}
+# Of each option that is no array its type, and the least that a number may be.
+STATIC: dict[str, Any] = {"activation": Callable, "reverse": bool, "dropout": Real}
+STATIC |= {"checkpoint_every": int | None, "unroll": int | bool | None}
+LEAST = {"checkpoint_every": 1, "unroll": 0}
+
+# Arrays that may be None.
+OPTIONAL = ("h0", "reset_to", "leak", "params.wx", "params.b")
 
 
 def check_static(options: Mapping[str, Any]) -> None:
@@ -29,123 +28,150 @@ def check_static(options: Mapping[str, Any]) -> None:
     Before `jax.jit` sees them, as it compares them by `==`: to it 1, 1.0 and True are the same.
     """
     for name in options.keys() & STATIC.keys():
-        value, (kind, expected, least) = options[name], STATIC[name]
-        is_bool_by_mistake = isinstance(value, bool) and "bool" not in expected
-        require(isinstance(value, kind) and not is_bool_by_mistake, name, expected, value)
-        if least is not None and value is not None:
-            require(value >= least, name, f"at least {least}", value, ValueError)
+        value, kind = options[name], STATIC[name]
+        fits = isinstance(value, kind) and (not isinstance(value, bool) or "bool" in str(kind))
+        require(fits, name, f"of type {getattr(kind, '__name__', kind)}", value)
+        if value is not None and name in LEAST:
+            require(value >= LEAST[name], name, f"at least {LEAST[name]}", value, ValueError)
 
 
-def prepare_run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> tuple[Params, Run]:
+def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, Run]:
     """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
-    resets, reset_to = options.get("resets"), options.get("reset_to")
+    resets, reset_to = options["resets"], options["reset_to"]
     if reset_to is not None and resets is None:
         raise ValueError("reset_to is given without resets, which say where it is used")
     if resets is not None and h0 is not None and reset_to is None:
         raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
-    states: dict[str, Any] = {"h0": h0, "reset_to": reset_to, "leak": options.get("leak")}
-    params, (x, *floats) = promote(params, x=x, **states)
+    floats = {"x": x, "h0": h0, "reset_to": reset_to, "leak": options["leak"]}
+    params, (x, h0, reset_to, leak) = promote(params, **floats)
     _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
-    batch, n_steps, n_nodes = x.shape[:-2], x.shape[-2], len(params.wh)
-    axes = ("(*batch, n_nodes)", "(*batch, n_nodes)", "(*batch, n_steps, n_nodes)")
-    full = ((*batch, n_nodes), (*batch, n_nodes), (*batch, n_steps, n_nodes))
-    for name, state, shape, of_axes in zip(states, floats, full, axes, strict=True):
-        _check_broadcasts(name, state, shape, of_axes)
-    zeros = jnp.zeros(n_nodes, x.dtype)
-    h0, reset_to, leak = floats
-    if leak is not None:
-        leak = jnp.expand_dims(leak, range(x.ndim - leak.ndim))
-    arrays = {
-        "x": x,
-        "h0": zeros if h0 is None else h0,
-        "lengths": _as_lengths(options.get("lengths"), x),
-        "resets": _as_resets(resets, x),
-        "reset_to": zeros if reset_to is None and resets is not None else reset_to,
-        "leak": leak,
-    }
-    shapes = {name: getattr(array, "shape", ()) for name, array in arrays.items()}
-    shapes |= {"h0": full[0], "reset_to": full[1]}
-    params, arrays = varied((params, shared(arrays, shapes, len(batch))))
-    run = Run(**{**options, **arrays})
-    _check_symbolic(run)
-    _check_activation(run.activation, run.h0)
-    return params, run.without_padding()
+    _check_symbolic(x, options)
+    is_padding = None if options["lengths"] is None else _as_padding(options["lengths"], x)
+    is_reset = None if resets is None else _as_resets(resets, x)
+    h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
+    leak_of_steps, leak = _as_leaks(leak, params, x)
+    steps = Steps(x, leak_of_steps, is_reset, is_padding)
+    check_function("activation", options["activation"], h0)
+    params, run = _alike(params, Run(steps, h0, None if resets is None else reset_to, leak))
+    return params, run if is_padding is None else _without_padding(run)
 
 
-def prepare_step(
-    params: Params, h: Any, x_t: Any, activation: Activation, leak: Any
-) -> tuple[Params, Run, Steps]:
+def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, Run]:
     """The same for a run of one step; the batch axes of state and input broadcast."""
     params, (h, x_t, leak) = promote(params, h=h, x_t=x_t, leak=leak)
     _check_last_axis("x_t", x_t, "(*batch, n_features)", params, n_axes=1)
     _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
-    try:
+    with noting(f"in the batch axes of h, of shape {h.shape}, and of x_t, of shape {x_t.shape}"):
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
-    except ValueError:
-        expected = f"broadcastable against x_t of shape {x_t.shape} in its batch axes"
-        refuse("h", expected, h, ValueError)
     states = (*batch, h.shape[-1])
     _check_broadcasts("leak", leak, states, "(*batch, n_nodes)")
-    shapes = {"x_t": (*batch, x_t.shape[-1]), "h": states, "leak": states}
-    arrays = shared({"x_t": x_t, "h": h, "leak": leak}, shapes, len(batch))
-    _check_activation(activation, arrays["h"])
-    step = Steps(arrays["x_t"], arrays["leak"], is_reset=None, is_padding=None)
-    return params, Run(step.x[..., None, :], arrays["h"], activation, step.leak), step
+    leak = None if leak is None else jnp.expand_dims(leak, range(len(states) - leak.ndim))
+    x = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))[..., None, :]
+    return _alike(params, Run(Steps(x, None, None, None), jnp.broadcast_to(h, states), None, leak))
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
     """Convert everything to arrays of one common floating dtype; what is optional may be None."""
     require(isinstance(params, RNNParams), "params", "an RNNParams", params)
     given = inputs | {f"params.{name}": value for name, value in params._asdict().items()}
-    optional = ("h0", "reset_to", "leak", "params.wx", "params.b")
-    arrays = {
-        name: _as_array(name, value)
-        for name, value in given.items()
-        if value is not None or name not in optional
-    }
-    weights = [f"params.{name}" for name in RNNParams._fields]
-    check_params(RNNParams(*map(arrays.get, weights)))
-    # `float` is weakly typed: it makes integers floating, and float16 stays float16.
-    try:
+    names = [name for name in given if given[name] is not None or name not in OPTIONAL]
+    arrays = {name: _as_array(name, given[name]) for name in names}
+    params = RNNParams(*(arrays.get(f"params.{name}") for name in RNNParams._fields))
+    check_params(params)
+    with noting(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items())):
+        # `float` is weakly typed: it makes integers floating, and float16 stays float16.
         dtype = jnp.result_type(*arrays.values(), float)
-    except ValueError as error:  # of types that JAX does not promote, such as int4
-        error.add_note(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items()))
-        raise
-    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-    return RNNParams(*map(arrays.get, weights)), [*map(arrays.get, inputs)]
+    values = params, [*map(arrays.get, inputs)]
+    return jax.tree.map(lambda array: array.astype(dtype), values)  # type: ignore[no-any-return]
 
 
 def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
     expected = f"an array of {of}"
-    if isinstance(value, list | tuple):  # JAX refuses them too
-        refuse(name, f"{expected} (jnp.asarray makes one)", value)
-    try:
+    is_list = isinstance(value, list | tuple)  # JAX refuses them too
+    require(not is_list, name, f"{expected} (jnp.asarray makes one)", value)
+    with noting(f"{name} must be {expected}"):
         array = jnp.asarray(value)
-    except (OverflowError, TypeError, ValueError):
-        refuse(name, expected, value)
     fits = is_real(array.dtype) if kind is None else jnp.issubdtype(array.dtype, kind)
     require(fits, name, expected, array)
     return array
 
 
-def _as_lengths(lengths: ArrayLike | None, x: jax.Array) -> jax.Array | None:
-    """As int32, where a length out of range is the nearest in range."""
-    if lengths is None:
-        return None
+def _as_state(name: str, state: Any, params: Params, x: jax.Array) -> jax.Array:
+    shape = (*x.shape[:-2], params.wh.shape[0])
+    _check_broadcasts(name, state, shape, "(*batch, n_nodes)")
+    return jnp.broadcast_to(jnp.zeros((), x.dtype) if state is None else state, shape)
+
+
+def _as_leaks(leak: Any, params: Params, x: jax.Array) -> tuple[Any, Any]:
+    """A leak of each step or one of all steps, the other None."""
+    shape = (*x.shape[:-1], params.wh.shape[0])
+    _check_broadcasts("leak", leak, shape, "(*batch, n_steps, n_nodes)")
+    if leak is None:
+        return None, None
+    leak = jnp.expand_dims(leak, range(x.ndim - leak.ndim))
+    return (leak, None) if leak.shape[-2] == x.shape[-2] else (None, leak[..., 0, :])
+
+
+def _as_padding(lengths: Any, x: jax.Array) -> jax.Array:
+    """Whether a step is behind the length; a length out of range is the nearest in range."""
     array = _as_array("lengths", lengths, jnp.integer, "integers")
     _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
-    n_steps = jnp.asarray(x.shape[-2], array.dtype)
-    return jnp.clip(array, jnp.zeros_like(n_steps), n_steps).astype(jnp.int32)
+    t = jnp.expand_dims(jnp.arange(x.shape[-2], dtype=array.dtype), range(array.ndim))
+    return (t >= array[..., None])[..., None]
 
 
-def _as_resets(resets: ArrayLike | None, x: jax.Array) -> jax.Array | None:
-    if resets is None:
-        return None
+def _as_resets(resets: Any, x: jax.Array) -> jax.Array:
     array = _as_array("resets", resets, jnp.bool_, "bools (0 and 1 become bools by astype(bool))")
     _check_shape("resets", array, "(*batch, n_steps)", x.shape[:-1], f"x of shape {x.shape}")
-    return array
+    return array[..., None]
+
+
+def _without_padding(run: Run) -> Run:
+    """With zeros in the padding of inputs, and of leaks that sequences or steps have of their own.
+
+    NaN there would reach gradients by 0 * NaN, and `jax.debug_nans` in what is kept for them.
+    """
+    steps, is_padding = run.steps, cast(Any, run.steps.is_padding)
+    clear = partial(zero_where, is_padding)
+    steps = steps._replace(x=clear(steps.x), leak=jax.tree.map(clear, steps.leak))
+    if run.leak is not None and any(size != 1 for size in run.leak.shape[:-1]):
+        run = run._replace(leak=zero_where(jnp.all(is_padding, axis=-2), run.leak))
+    return run._replace(steps=steps)
+
+
+def _alike(params: Params, run: Run) -> tuple[Params, Run]:
+    """With all arrays of the run shared among devices in one way.
+
+    A mesh may share the batch by an explicit axis, which is part of an array's type. JAX refuses to
+    select from arrays that are shared in different ways. Inside `jax.shard_map` an array varies
+    over axes of the mesh or is the same along them, and the carry of a loop must vary as its
+    results do.
+    """
+    n_batch = run.h0.ndim - 1
+
+    def of_batch() -> Any:
+        whether = (jnp.any(each, range(n_batch, each.ndim)) for each in jax.tree.leaves(run))
+        return reduce(jnp.logical_or, whether)
+
+    spec = jax.typeof(jax.eval_shape(of_batch)).sharding.spec
+
+    def share(array: jax.Array) -> Any:
+        axes = zip(array.shape, run.h0.shape, spec, strict=False)  # an axis may have one entry
+        names = [name if size == of_batch else None for size, of_batch, name in axes]
+        return jax.sharding.reshard(array, PartitionSpec(*names)) if any(spec) else array
+
+    arrays: Any = params, jax.tree.map(share, run)
+    varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(arrays)]
+    over: Any = frozenset().union(*varies)
+
+    def vary(array: jax.Array) -> Any:
+        # The transpose adds up gradients over these axes here, once, and not in every step.
+        new = over - jax.typeof(array).manual_axis_type.varying
+        return jax.lax.pcast(array, tuple(new), to="varying")
+
+    return jax.tree.map(vary, arrays)  # type: ignore[no-any-return]
 
 
 def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) -> None:
@@ -156,29 +182,31 @@ def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) 
     require(fits, name, f"broadcastable to {axes} = {shape}", array, ValueError)
 
 
-def _check_symbolic(run: Run) -> None:
+def _check_symbolic(x: jax.Array, options: Any) -> None:
     """Refuse what a symbolic number of steps does not allow."""
-    if not isinstance(run.n_steps, int):
-        of_x = f"with a symbolic n_steps, as of x with shape {run.x.shape}"
-        is_rolled, every = run.unroll in (None, 1), run.checkpoint_every
-        require(is_rolled, "unroll", f"None, 1 or False {of_x}", run.unroll, ValueError)
-        require(every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
+    unroll, every, is_known = (
+        options["unroll"],
+        options["checkpoint_every"],
+        isinstance(x.shape[-2], int),
+    )
+    of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
+    require(
+        is_known or unroll in (None, 1), "unroll", f"None, 1 or False {of_x}", unroll, ValueError
+    )
+    require(is_known or every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
 
 
 def check_params(params: Params, name: str = "params") -> None:
     """Require shapes that fit each other."""
     wx, wh, b = params
-    of_sets = "(jax.vmap maps over a stack of parameter sets)"
-    if wx is None:
-        is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
-        expected = f"of shape (n_nodes, n_nodes) {of_sets}"
-        require(is_square, f"{name}.wh", expected, wh, ValueError)
-        n_nodes, fit = len(wh), f"{name}.wh of shape {wh.shape}"
-    else:
-        expected = f"of shape (n_features, n_nodes) {of_sets}"
-        require(wx.ndim == 2, f"{name}.wx", expected, wx, ValueError)
-        n_nodes, fit = wx.shape[1], f"{name}.wx of shape {wx.shape}"
-        _check_shape(f"{name}.wh", wh, "(n_nodes, n_nodes)", (n_nodes, n_nodes), fit)
+    is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
+    expected = "of shape (n_nodes, n_nodes) (jax.vmap maps over a stack of parameter sets)"
+    require(is_square, f"{name}.wh", expected, wh, ValueError)
+    n_nodes, fit = wh.shape[0], f"{name}.wh of shape {wh.shape}"
+    if wx is not None:
+        fits = wx.ndim == 2 and wx.shape[1] == n_nodes
+        expected = f"of shape (n_features, n_nodes) to fit {fit}"
+        require(fits, f"{name}.wx", expected, wx, ValueError)
     if b is not None:
         _check_shape(f"{name}.b", b, "(n_nodes,)", (n_nodes,), fit)
 
@@ -197,18 +225,12 @@ def _check_last_axis(name: str, array: jax.Array, axes: str, params: Params, n_a
     require(fits, name, expected, array, ValueError)
 
 
-def _check_activation(activation: Activation, states: jax.Array) -> None:
+def check_function(name: str, function: Activation, states: jax.Array) -> None:
     """Require a function that keeps shape and dtype."""
     like = jax.ShapeDtypeStruct(states.shape, states.dtype)
-    try:
+    with noting(f"in {name}, which JAX traces: write it with jax.numpy, not with NumPy"):
         # In a lambda, as JAX needs weak references to what it traces. Not all callables have them.
-        h = jax.eval_shape(lambda a: activation(a), like)
-    except Exception as error:
-        error.add_note("in activation, which JAX traces: write it with jax.numpy, not with NumPy")
-        raise
-    if (getattr(h, "shape", None), getattr(h, "dtype", None)) != (like.shape, like.dtype):
-        came = f"{h.dtype}{h.shape}" if hasattr(h, "shape") else type(h).__name__
-        raise TypeError(
-            "activation must return the dtype and shape it is given, "
-            f"{like.dtype}{like.shape}, but returned {came}"
-        )
+        out = jax.eval_shape(lambda a: function(a), like)
+    came = getattr(out, "shape", None), getattr(out, "dtype", None)
+    expected = f"of the shape and dtype it is given, {like.dtype}{like.shape}"
+    require(came == (like.shape, like.dtype), f"what {name} returns", expected, out)

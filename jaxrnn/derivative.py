@@ -24,18 +24,9 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.activations import tangent_of
 from jaxrnn.params import Params
-from jaxrnn.pieces import in_pieces
 from jaxrnn.plan import Plan, plan_derivative
-from jaxrnn.recurrence import (
-    Product,
-    Trajectory,
-    add_bias,
-    mix,
-    run_loop,
-    sum_of_products,
-    times_wx,
-)
-from jaxrnn.run import Run, Steps, index, select, time_first, zero_where
+from jaxrnn.recurrence import Trajectory, add_bias, in_pieces, mix, run_loop, times_wx
+from jaxrnn.run import Run, Steps, index, select, zero_where
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -47,12 +38,9 @@ def run_by_rule(plan: Plan, params: Params, run: Run) -> Trajectory:
 
 @partial(run_by_rule.defjvp, symbolic_zeros=True)
 def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
-    params, run = primals
+    (params, run), out = primals, run_by_rule(plan, *primals)
     # None in place of the tangents of what is not differentiated, which then cost nothing.
-    dparams, drun = jax.tree.map(
-        lambda tangent: None if isinstance(tangent, SymbolicZero) else tangent, tangents
-    )
-    out = run_by_rule(plan, params, run)
+    dparams, drun = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
     plan = plan_derivative(plan, run, dparams, drun)
     wh = jax.lax.optimization_barrier(params.wh.T) if plan.as_sums else params.wh
     return out, _tangents_of_run(_Rule(plan, params, run, out, dparams, drun, wh))
@@ -80,9 +68,7 @@ class _Rule(NamedTuple):
     wh: jax.Array
 
 
-def _from_inputs(
-    rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: jax.Array | None, product: Product
-) -> jax.Array:
+def _from_inputs(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: Any) -> jax.Array:
     """`dx_t wx + x_t dwx + h_{t-1} dwh + db`, of one step or of several."""
     terms = [] if dx is None else [times_wx(rule.params, dx, product)]
     factors = (steps.x, rule.dparams.wx), (rule.run.start_of(steps, h_tm1), rule.dparams.wh)
@@ -100,71 +86,61 @@ def _times_wh(rule: _Rule, dstart: jax.Array) -> jax.Array:
     return jnp.sum(dstart[..., None, :] * wh, axis=-1)
 
 
-def _tangents_of_step(
-    rule: _Rule, dh_tm1: jax.Array, inputs: tuple[jax.Array, Any, Any, Any]
-) -> tuple[jax.Array, Any]:
+def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
     """`dh_t`, and `da_t`, `dh_t` and the tangent of `f(a_t)`."""
-    t, dx, dleak, da = inputs
-    plan, _, run, out, _, drun, _ = rule
-    step, h_tm1 = run.step_at(t), _state_before(run, out.h, t, t)
-    mask, leak_t = step.is_padding, run.leak_of(step)
-    dstart = dh_tm1
-    if step.is_reset is not None:
-        dreset_to = jnp.zeros_like(dh_tm1) if drun.reset_to is None else drun.reset_to
-        dstart = select(step.is_reset, dreset_to, dh_tm1)
-    if not plan.at_once:
-        product = sum_of_products if plan.as_sums else jnp.matmul
-        da = _from_inputs(rule, step, h_tm1, dx, product)
+    t, dstep, da = inputs
+    plan, run, out, drun = rule.plan, rule.run, rule.out, rule.drun
+    step, h_tm1 = run.steps.at(t), _state_before(rule, t, t)
+    mask, leak_t, dleak_t = step.is_padding, run.leak_of(step), drun.leak_of(dstep)
+    dreset_to = jnp.zeros_like(dh_tm1) if drun.reset_to is None else drun.reset_to
+    dstart = select(step.is_reset, dreset_to, dh_tm1)
+    if da is None:
+        da = _from_inputs(rule, step, h_tm1, dstep.x, plan.product)
     da = zero_where(mask, da + _times_wh(rule, dstart))
     if plan.as_sums:
         # The transpose makes several sums of da. Without the barrier each would compute the slopes
         # in it again (jax 0.12).
         da = jax.lax.optimization_barrier(da)
     f = zero_where(mask, index(out.h if out.f is None else out.f, t))
-    dh = df = cast(Any, tangent_of(run.activation))(f, da)
+    dh = df = cast(Any, tangent_of(plan.activation))(f, da)
     if leak_t is not None:
         dh = mix(leak_t, df, dstart)
-    if drun.leak is not None and not run.has_leak_of_steps():
-        dleak = drun.leak[..., 0, :]
-    if dleak is not None:
-        dh = dh + dleak * (f - run.start_of(step, h_tm1))
+    if dleak_t is not None:
+        dh = dh + dleak_t * (f - run.start_of(step, h_tm1))
     dh = select(mask, dh_tm1, dh)
     return dh, (da, dh, None if leak_t is None else df)
 
 
-def _state_before(run: Run, h: jax.Array, first: Any, last: Any) -> jax.Array:
+def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
     """The state before the steps from `first` to `last`, in the order in which they run."""
-    if run.reverse:
-        end = run.n_steps - 1
+    run, h, end = rule.run, rule.out.h, rule.run.n_steps - 1
+    if rule.plan.reverse:
         return select(last == end, run.h0, index(h, jnp.minimum(last + 1, end)))
     return select(first == 0, run.h0, index(h, jnp.maximum(first - 1, 0)))
 
 
-def _tangents_of_segment(
-    rule: _Rule, size: int, dh: jax.Array, inputs: tuple[Any, Any]
-) -> tuple[jax.Array, Any]:
+def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, inputs: Any) -> tuple[Any, Any]:
     """`dh` after a segment of `size` steps, and the tangents of its results."""
-    _, (t, dx, dleak) = inputs
-    da, run = None, rule.run
+    _, (t, dsteps) = inputs
+    da = None
     if rule.plan.at_once:
         # The checkpoint cuts the segment out again in the backward pass, in place of keeping it.
-        da = jax.checkpoint(partial(_from_inputs_of_segment, rule))(t, dx)
-        dx = None
+        da = jax.checkpoint(partial(_from_inputs_of_segment, rule))(t, dsteps.x)
+        dsteps = dsteps._replace(x=None)
     step = jax.checkpoint(partial(_tangents_of_step, rule), prevent_cse=False)
-    of_steps = t, dx, dleak, da
-    return jax.lax.scan(step, dh, of_steps, reverse=run.reverse, unroll=rule.plan.unroll)
+    loop = partial(jax.lax.scan, reverse=rule.plan.reverse, unroll=rule.plan.unroll)
+    return loop(step, dh, (t, dsteps, da))
 
 
 def _from_inputs_of_segment(rule: _Rule, t: jax.Array, dx: jax.Array | None) -> jax.Array:
     """`_from_inputs` of the steps `t`, in one product for each array of weights."""
-    run, h, size = rule.run, rule.out.h, t.shape[0]
-    before = _state_before(run, h, t[0], t[-1])[None]
-    others = jax.lax.dynamic_slice_in_dim(h, t[0] + 1 if run.reverse else t[0], size - 1)
-    h_tm1 = jnp.concatenate([others, before] if run.reverse else [before, others])
-    steps = run.cut(t[0], size, run.h0).steps()
-    return _from_inputs(
-        rule, steps, h_tm1, dx, jnp.matmul if rule.plan.shared else _product_of_rows
-    )
+    run, h, size, reverse = rule.run, rule.out.h, t.shape[0], rule.plan.reverse
+    before = _state_before(rule, t[0], t[-1])[None]
+    others = jax.lax.dynamic_slice_in_dim(h, t[0] + 1 if reverse else t[0], size - 1)
+    h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
+    steps = run.cut(t[0], size, run.h0).steps.time_first()
+    product = jnp.matmul if rule.plan.shared else _product_of_rows
+    return _from_inputs(rule, steps, h_tm1, dx, product)
 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
@@ -177,12 +153,7 @@ def _tangents_of_run(rule: _Rule) -> Trajectory:
     """The tangents of all results."""
     run, drun = rule.run, rule.drun
     dh = jnp.zeros_like(run.h0) if drun.h0 is None else drun.h0
-    dx = None if drun.x is None else time_first(drun.x)
-    dleak = None
-    if drun.leak is not None and run.has_leak_of_steps():
-        dleak = time_first(drun.leak)
-    t = jnp.arange(run.n_steps, dtype=jnp.int32)
-    size = run.n_steps if rule.plan.segment is None else rule.plan.segment
-    segment = partial(_tangents_of_segment, rule)
-    last, (a, h, f) = in_pieces(segment, dh, (t, dx, dleak), run.n_steps, size, run.reverse)
+    of_steps = jnp.arange(run.n_steps, dtype=jnp.int32), drun.steps.time_first()
+    size, segment = rule.plan.segment or run.n_steps, partial(_tangents_of_segment, rule)
+    last, (a, h, f) = in_pieces(segment, dh, of_steps, run.n_steps, size, rule.plan.reverse)
     return Trajectory(last, a, h, f)

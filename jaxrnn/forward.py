@@ -1,16 +1,17 @@
 """The public functions of the vanilla RNN: one step, the last state, all states."""
 
 from functools import partial
-from typing import Unpack
+from typing import Unpack, cast
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn import running
-from jaxrnn.arguments import prepare_step
+from jaxrnn.arguments import check_function, prepare_step
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
+from jaxrnn.plan import Plan
 from jaxrnn.recurrence import RNNStates, cell
 from jaxrnn.run import Activation, Options
 
@@ -94,8 +95,10 @@ def rnn_step(
         volume = jnp.linalg.slogdet(jacobians).logabsdet  # their sum is how fast a volume grows
         assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
     """
-    params, run, step = prepare_step(params, h, x_t, activation, leak)
-    return cell(params, run.h0, step, run).h
+    params, run = prepare_step(params, h, x_t, leak)
+    check_function("activation", activation, run.h0)
+    _, _, h = cell(Plan(activation), params, run, run.h0, run.steps.at(jnp.int32(0)))
+    return cast(jax.Array, h)
 
 
 @jitted

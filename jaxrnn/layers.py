@@ -1,17 +1,16 @@
 """Layers that run in both directions, and networks of several layers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeAlias, Unpack, cast
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn import running
-from jaxrnn.errors import require
+from jaxrnn.errors import noting, require
 from jaxrnn.jitting import jitted
-from jaxrnn.params import ArrayT, Draws, RNNParams, as_size, init_params, split_key
+from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
 from jaxrnn.run import Options
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
@@ -81,18 +80,13 @@ def init_stacked(
         assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
     """
     require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
-    require(_is_sequence(n_nodes), "n_nodes", "a tuple or list, one for each layer", n_nodes)
-    require(len(n_nodes) > 0, "n_nodes", "not empty", n_nodes, ValueError)
+    check_sequence("n_nodes", n_nodes, "one for each layer")
     layers: list[Layer[jax.Array]] = []
-    sizes = [as_size("n_nodes", size, least=1) for size in n_nodes]
-    for layer_key, size in zip(split_key(key, len(sizes)), sizes, strict=True):
-        if bidirectional:
-            keys = split_key(layer_key, 2)
-            forward, backward = (init_params(each, n_features, size, **draws) for each in keys)
-            layers.append((forward, backward))
-        else:
-            layers.append(init_params(layer_key, n_features, size, **draws))
-        n_features = 2 * size if bidirectional else size
+    for layer_key, size in zip(split_key(key, len(n_nodes)), n_nodes, strict=True):
+        keys = split_key(layer_key, 2) if bidirectional else [layer_key]
+        networks: Any = tuple(init_params(each, n_features, size, **draws) for each in keys)
+        layers.append(networks if bidirectional else networks[0])
+        n_features = len(keys) * networks[0].wh.shape[0]
     return tuple(layers)
 
 
@@ -195,53 +189,42 @@ def rnn_stacked(
         assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
     """
     check_layers(layers)
-    states = _as_states("one for each layer", h0, len(layers))
+    states = _as_states(h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
-    h: Any = x
-    last = []
+    h, last = cast(Any, x), []
     for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
         if i > 0 and keys is not None and dropout > 0:
             h = _drop(keys[i], float(dropout), h)
-        with _noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
+        with noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
             h, layer_last = _run_layer(layer, h, state, options)
         last.append(layer_last)
     return LayerStates(h, tuple(last))
 
 
-def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[jax.Array]:
+def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[Any]:
     """One layer, in one direction or both."""
     if isinstance(layer, RNNParams):
         trajectory = running.run(layer, x, h0, **options)
         return LayerStates(trajectory.states().h, trajectory.last)
-    states = _as_states("one for each direction", h0, 2)
-    opposite: Options = {**options, "reverse": not options.get("reverse", False)}
-    with _noting("in the forward direction"):
+    states, reverse = _as_states(h0, "one for each direction", 2), options.get("reverse", False)
+    with noting("in the forward direction"):
         forward = _run_layer(layer[0], x, states[0], options)
-    with _noting("in the backward direction"):
-        backward = _run_layer(layer[1], x, states[1], opposite)
-    sizes = forward.h.shape[-1], backward.h.shape[-1]
+    with noting("in the backward direction"):
+        backward = _run_layer(layer[1], x, states[1], {**options, "reverse": not reverse})
+    h = forward.h, backward.h
+    sizes = [each.shape[-1] for each in h]
     expected = "the same in both directions of params"
     require(sizes[0] == sizes[1], "n_nodes", expected, sizes, ValueError)
-    h = jnp.concatenate([forward.h, backward.h], axis=-1)
-    return LayerStates(h, (forward.last, backward.last))
+    return LayerStates(jnp.concatenate(h, axis=-1), (forward.last, backward.last))
 
 
-def _as_states(each: str, h0: Any, n: int) -> Any:
+def _as_states(h0: Any, each: str, n: int) -> Any:
     """One state, or None, for each layer or direction."""
     h0 = (None,) * n if h0 is None else h0
-    require(_is_sequence(h0), "h0", f"a tuple or list, {each}", h0)
+    check_sequence("h0", h0, each)
     require(len(h0) == n, "h0", f"{n} states, {each}", h0, ValueError)
     return h0
-
-
-@contextmanager
-def _noting(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        error.add_note(place)
-        raise
 
 
 def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
@@ -251,8 +234,7 @@ def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
 
 def check_layers(layers: Any) -> None:
     """Require at least one layer, and of each that it is an `RNNParams` or a pair of them."""
-    require(_is_sequence(layers), "layers", "a tuple or list of RNNParams or pairs", layers)
-    require(len(layers) > 0, "layers", "not empty", layers, ValueError)
+    check_sequence("layers", layers, "of RNNParams or pairs")
     for i, layer in enumerate(layers):
         check_layer(f"layers[{i}]", layer)
 
@@ -263,9 +245,12 @@ def check_layer(name: str, layer: Any) -> None:
     require(is_layer, name, "an RNNParams or a pair (forward, backward) of them", layer)
 
 
+def check_sequence(name: str, value: Any, entries: str) -> None:
+    """Require a tuple or list that is not empty."""
+    is_sequence = isinstance(value, tuple | list) and not isinstance(value, RNNParams)
+    require(is_sequence, name, f"a tuple or list, {entries}", value)
+    require(len(value) > 0, name, "not empty", value, ValueError)
+
+
 def _is_pair(layer: Any) -> bool:
-    return _is_sequence(layer) and [type(each) for each in layer] == [RNNParams] * 2
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, tuple | list) and not isinstance(value, RNNParams)
+    return isinstance(layer, tuple | list) and [type(each) for each in layer] == [RNNParams] * 2

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, ones
 from jax.typing import DTypeLike
 
-from jaxrnn.errors import refuse, require
+from jaxrnn.errors import noting, require
 
 ArrayT = TypeVar("ArrayT")
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
-# A float32 matrix with this many entries is a petabyte. With a thousand times as many JAX ends the
-# process.
-LARGEST = 1 << 48
+# A float32 matrix of this many rows and columns is a petabyte. With a thousand times as many
+# entries JAX ends the process.
+LARGEST = 1 << 24
 
 
 class RNNParams(NamedTuple, Generic[ArrayT]):
@@ -115,10 +115,11 @@ def init_params(
       or None.
 
     Raises:
-      TypeError: `key` is not one key, a size is not an integer, an initialiser is not callable or
+      TypeError, ValueError: `key` is not one key.
+      TypeError: a size is not an integer, an initialiser is not callable or
         does not return real numbers, or `dtype` is not floating.
-      ValueError: a size is too small, or too large for any memory, or an initialiser cannot draw a
-        shape or returns another.
+      ValueError: a size is too small, or too large for any memory, or an initialiser returns
+        another shape. An error of the initialiser's own gets a note that names it.
 
     Example:
         import jax
@@ -134,26 +135,23 @@ def init_params(
         ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
         assert ensemble.wx.shape == (8, 3, 16)
     """
-    n_features = None if n_features is None else as_size("n_features", n_features, 0)
-    n_nodes = as_size("n_nodes", n_nodes, 1)
-    sizes, fit = (n_features, n_nodes), f"sizes of matrices with less than {LARGEST} entries"
-    is_small = n_nodes * max(n_features or 0, n_nodes) < LARGEST
-    require(is_small, "(n_features, n_nodes)", fit, sizes, ValueError)
+    n_nodes = as_size("n_nodes", n_nodes, least=1)
     require(_is_floating(dtype), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
-    shape = None if n_features is None else (n_features, n_nodes)
-    wx = None if shape is None else _draw("wx_init", wx_init, wx_key, shape, dtype)
+    wx = b = None
+    if n_features is not None:
+        shape = as_size("n_features", n_features, least=0), n_nodes
+        wx = _draw("wx_init", wx_init, wx_key, shape, dtype)
     wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
-    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), dtype)
+    if b_init is not None:
+        b = _draw("b_init", b_init, b_key, (n_nodes,), dtype)
     return RNNParams(wx, wh, b)
 
 
 def split_key(key: jax.Array, n: int) -> jax.Array:
     """`jax.random.split`, with an error that names the argument."""
-    try:
+    with noting("key must be one JAX PRNG key, as from jax.random.key; jax.vmap maps over several"):
         return jax.random.split(key, n)
-    except (TypeError, ValueError):
-        refuse("key", "one JAX PRNG key, as from jax.random.key (jax.vmap maps over several)", key)
 
 
 def is_real(dtype: Any) -> bool:
@@ -163,11 +161,9 @@ def is_real(dtype: Any) -> bool:
 
 def as_size(name: str, size: Any, least: int) -> int:
     """Make a Python integer, which does not overflow."""
-    try:
+    with noting(f"{name} must be an integer"):
         size = operator.index(size)
-    except TypeError:
-        refuse(name, "an integer", size)
-    require(size >= least, name, f"at least {least}", size, ValueError)
+    require(least <= size <= LARGEST, name, f"from {least} to {LARGEST}", size, ValueError)
     return int(size)
 
 
@@ -179,18 +175,11 @@ def _is_floating(dtype: Any) -> bool:
         return False
 
 
-def _draw(
-    name: str, init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike
-) -> jax.Array:
+def _draw(name: str, init: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     require(callable(init), name, "a callable (key, shape, dtype) -> array", init)
-    resolved = jnp.result_type(dtype)
-    try:
-        drawn = init(key, shape, resolved if resolved.itemsize > 4 else jnp.float32)
-    except ZeroDivisionError as error:  # of those that divide by the number of rows
-        raise ValueError(f"{name} cannot draw an array of shape {shape}: {error}") from error
-    except Exception as error:
-        error.add_note(f"in {name}, which is called with a key, shape {shape} and a dtype")
-        raise
+    wide = jnp.result_type(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
+    with noting(f"in {name}, which is called with a key, shape {shape} and a dtype"):
+        drawn = init(key, shape, wide)
     result = f"the array that {name} returns"
     is_array = hasattr(drawn, "dtype") and is_real(drawn.dtype)
     require(is_array, result, "an array of real numbers", drawn)

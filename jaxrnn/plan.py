@@ -4,15 +4,19 @@
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from jaxrnn.activations import tangent_of
 from jaxrnn.params import Params
-from jaxrnn.run import Run
+from jaxrnn.run import Activation, Run
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 # A batch whose step has up to this many multiplications, not counting those that `jax.vmap` adds,
 # computes its products as sums. XLA on CPUs then compiles a whole loop as one function, where it
@@ -34,6 +38,9 @@ class Plan(NamedTuple):
     """How to run a network.
 
     Attributes:
+      activation: as in `rnn_forward`.
+      reverse: likewise.
+      unroll: steps in one iteration of a loop over steps, as in `jax.lax.scan`.
       squeezed: the batch axes of one entry that are left out, as XLA on CPUs is faster on a vector
         than on a matrix of one row.
       by_rule: whether the derivative is the rule of `derivative.py`, in place of JAX's own.
@@ -45,9 +52,11 @@ class Plan(NamedTuple):
       at_once: whether the rule multiplies the inputs and states of a segment by the tangents of
         their weights in one product, not step by step.
       shared: whether devices may each hold a part of the batch, and XLA communicates between them.
-      unroll: steps in one iteration of a loop over steps, as in `jax.lax.scan`.
     """
 
+    activation: Activation = jnp.tanh
+    reverse: bool = False
+    unroll: int = 1
     squeezed: tuple[int, ...] = ()
     by_rule: bool = False
     as_sums: bool = False
@@ -56,42 +65,44 @@ class Plan(NamedTuple):
     segment: int | None = None
     at_once: bool = False
     shared: bool = False
-    unroll: int = 1
+
+    @property
+    def product(self) -> Product:
+        """How a step multiplies: `array @ weights`."""
+        return _sum_of_products if self.as_sums else jnp.matmul
 
 
-def plan_for(params: Params, run: Run) -> Plan:
+def plan_for(params: Params, run: Run, options: Any) -> Plan:
     """Decide how to run a network."""
-    n_steps, backend = run.n_steps, jax.default_backend()
+    n_steps, backend, activation = run.n_steps, jax.default_backend(), options["activation"]
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
     unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
-    plan = Plan(unroll=unroll if run.unroll is None else run.unroll)
-    if tangent_of(run.activation) is None:
+    unroll = unroll if options["unroll"] is None else options["unroll"]
+    plan = Plan(activation, options["reverse"], unroll)
+    if tangent_of(activation) is None:
         return plan
     specs = jax.typeof(run.h0).sharding.spec
     sizes = enumerate(zip(run.h0.shape[:-1], specs, strict=False))
-    squeezed = tuple(axis for axis, (size, name) in sizes if size == 1 and name is None)
-    plan = plan._replace(squeezed=squeezed)
-    is_single = len(squeezed) == run.h0.ndim - 1
-    is_short = is_single and (is_symbolic or n_steps < MANY_STEPS)
-    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_short and run.leak is not None):
+    plan = plan._replace(squeezed=tuple(axis for axis, each in sizes if each == (1, None)))
+    is_single = len(plan.squeezed) == run.h0.ndim - 1
+    is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
+    has_leak = run.leak is not None or run.steps.leak is not None
+    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
         return plan
     as_sums = not is_single and _is_small(params, run)
     plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single)
-    plan = plan._replace(inputs_first=backend != "cpu" and not as_sums)
     # On accelerators what counts is how few kernels a step launches, also of one sequence.
-    at_once = not (is_symbolic or as_sums or (is_single and backend == "cpu"))
-    plan = plan._replace(at_once=at_once)
-    if is_symbolic or is_short:
-        return plan
-    if _may_be_shared(run.x):
-        # Devices add up the gradients of the weights in each segment, so there is one.
-        return plan._replace(at_once=True, shared=True)
-    return plan._replace(segment=near_root(n_steps))
+    inputs_first = backend != "cpu" and not as_sums
+    # Devices add up the gradients of the weights in each segment, so there is one.
+    shared = not is_short and _may_be_shared(run.steps.x)
+    at_once = shared or not (is_symbolic or as_sums or (is_single and backend == "cpu"))
+    plan = plan._replace(inputs_first=inputs_first, at_once=at_once, shared=shared)
+    return plan._replace(segment=None if is_short or shared else near_root(n_steps))
 
 
 def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
     """The plan of the rule, from which tangents there are; the others are None."""
-    if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, drun.x)):
+    if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, drun.steps.x)):
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. Then sums are slower than products, and there is nothing to multiply at once.
@@ -102,11 +113,10 @@ def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
 
 def _is_small(params: Params, run: Run) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
-    n_weights = sum(each.size for each in (params.wx, params.wh) if each is not None)
-    n_multiplications = math.prod(run.h0.shape[:-1]) * n_weights
-    is_known = isinstance(n_multiplications, int)  # not symbolic
-    is_exact = run.x.dtype.itemsize >= 4  # sums in narrower types could overflow
-    return is_known and is_exact and n_multiplications <= FEW_MULTIPLICATIONS
+    n_weights = params.wh.size + (0 if params.wx is None else params.wx.size)
+    n = math.prod(run.h0.shape[:-1]) * n_weights  # it may be symbolic
+    is_exact = run.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
+    return isinstance(n, int) and n <= FEW_MULTIPLICATIONS and is_exact
 
 
 def _may_be_shared(array: jax.Array) -> bool:
@@ -115,8 +125,13 @@ def _may_be_shared(array: jax.Array) -> bool:
     Inside `jax.shard_map` each device has an array of its own.
     """
     sharding = jax.typeof(array).sharding
-    is_explicit = any(name is not None for name in sharding.spec)
-    return is_explicit or AxisType.Auto in sharding.mesh.axis_types
+    return any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
+
+
+def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
+    """`array @ weights`, without a call of a library."""
+    weights = jnp.expand_dims(weights, range(array.ndim - 1))
+    return jnp.sum(array[..., None] * weights, axis=-2)
 
 
 def near_root(n_steps: int) -> int:

@@ -11,7 +11,6 @@ The arguments of these functions are checked already, and all have one dtype.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
@@ -19,10 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.params import ArrayT, Params, RNNParams
-from jaxrnn.plan import Plan
+from jaxrnn.plan import Plan, Product
 from jaxrnn.run import Run, Steps, select, zero_where
-
-Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class RNNStates(NamedTuple, Generic[ArrayT]):
@@ -68,45 +65,62 @@ class Trajectory(NamedTuple):
         return RNNStates(jnp.moveaxis(self.a, 0, -2), jnp.moveaxis(self.h, 0, -2))
 
 
-class Step(NamedTuple):
-    """The results of one step: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
-
-    a: jax.Array
-    f: jax.Array
-    h: jax.Array
-
-
-def cell(
-    params: Params, start: jax.Array, step: Steps, run: Run, product: Product = jnp.matmul
-) -> Step:
-    """One step from the state `start`."""
+def cell(plan: Plan, params: Params, run: Run, start: jax.Array, step: Steps) -> Any:
+    """One step from the state `start`: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
     leak_t = run.leak_of(step)
-    a = times_wx(params, step.x, product) + product(start, params.wh)
+    a = times_wx(params, step.x, plan.product) + plan.product(start, params.wh)
     # Zero in the padding. The slope of an activation may be infinite elsewhere: 0 * inf is NaN.
     a = zero_where(step.is_padding, add_bias(a, params.b))
-    f = run.activation(a).astype(a.dtype)  # which only drops a weak type
-    return Step(a, f, f if leak_t is None else mix(leak_t, f, start))
+    f = plan.activation(a).astype(a.dtype)  # which only drops a weak type
+    return a, f, f if leak_t is None else mix(leak_t, f, start)
 
 
 def run_loop(plan: Plan, params: Params, run: Run) -> Trajectory:
     """The loop over the steps."""
-    product = sum_of_products if plan.as_sums else jnp.matmul
+    steps = run.steps
     if plan.inputs_first:
-        run = replace(run, x=add_bias(times_wx(params, run.x), params.b))
+        steps = steps._replace(x=add_bias(times_wx(params, steps.x), params.b))
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, step: Steps) -> tuple[jax.Array, Any]:
-        a, f, h = cell(params, run.start_of(step, h_tm1), step, run, product)
+        a, f, h = cell(plan, params, run, run.start_of(step, h_tm1), step)
         h = select(step.is_padding, h_tm1, h)
-        return h, (a, h, None if run.leak is None else f)
+        return h, (a, h, None if run.leak_of(step) is None else f)
 
-    loop = partial(jax.lax.scan, reverse=run.reverse, unroll=plan.unroll)
+    loop = partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
     if plan.in_place:
         t = jnp.arange(run.n_steps, dtype=jnp.int32)
-        last, out = loop(lambda h_tm1, t: advance(h_tm1, run.step_at(t)), run.h0, t)
+        last, out = loop(lambda h_tm1, t: advance(h_tm1, steps.at(t)), run.h0, t)
     else:
-        last, out = loop(advance, run.h0, run.steps())
+        last, out = loop(advance, run.h0, steps.time_first())
     return Trajectory(last, *out)
+
+
+def in_pieces(
+    run_piece: Callable[..., Any], carry: Any, of_steps: Any, n_steps: int, size: int, reverse: bool
+) -> tuple[Any, Any]:
+    """As `jax.lax.scan` of steps, but over pieces of `size` steps; the last may have fewer.
+
+    `run_piece(size, carry, (first, of_steps[first : first + size]))` returns the next carry, and
+    arrays of its steps. In all arrays of steps, time is first.
+    """
+    if n_steps == size:  # to reshape a single piece would lose how it is shared among devices
+        return run_piece(size, carry, (0, of_steps))  # type: ignore[no-any-return]
+
+    def run_pieces(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
+        pieces = jax.tree.map(lambda a: a[start:end].reshape(-1, size, *a.shape[1:]), of_steps)
+        firsts = jnp.arange(start, end, size, dtype=jnp.int32)
+        run = partial(run_piece, size)
+        carry, out = jax.lax.scan(run, carry, (firsts, pieces), reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)
+
+    n_left, out = n_steps % size, []
+    parts = [(0, n_steps - n_left, size)] + [(n_steps - n_left, n_steps, n_left)] * (n_left > 0)
+    for part in parts[::-1] if reverse else parts:
+        carry, of_part = run_pieces(carry, *part)
+        out.append(of_part)
+    out = out[::-1] if reverse else out
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
 
 
 def times_wx(params: Params, x: jax.Array, product: Product = jnp.matmul) -> jax.Array:
@@ -122,9 +136,3 @@ def add_bias(a: jax.Array, b: jax.Array | None) -> jax.Array:
 def mix(leak: jax.Array, f: jax.Array, h: jax.Array) -> jax.Array:
     """`h + leak (f - h)`, in a form that is exact for a leak of 0 and of 1."""
     return (1 - leak) * h + leak * f
-
-
-def sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, without a call of a library."""
-    weights = jnp.expand_dims(weights, range(array.ndim - 1))
-    return jnp.sum(array[..., None] * weights, axis=-2)

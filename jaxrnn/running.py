@@ -8,10 +8,9 @@ import jax
 from jaxrnn.arguments import prepare_run
 from jaxrnn.derivative import run_by_rule
 from jaxrnn.params import Params
-from jaxrnn.pieces import in_pieces
 from jaxrnn.plan import plan_for
-from jaxrnn.recurrence import Trajectory, run_loop
-from jaxrnn.run import Options, Run
+from jaxrnn.recurrence import Trajectory, in_pieces, run_loop
+from jaxrnn.run import DEFAULTS, Options, Run
 
 
 def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
@@ -22,37 +21,32 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     reverse automatic differentiation", Optimization Methods and Software 1 (1992), 35-54, with a
     single level).
     """
-    params, prepared = prepare_run(params, x, h0, **options)
-    every = prepared.checkpoint_every
-    if every is None or prepared.n_steps <= every:
-        return run_steps(params, prepared)
+    options = DEFAULTS | options  # an option that is not given has its default
+    params, prepared = prepare_run(params, x, h0, options)
+    n_steps, every = prepared.n_steps, options["checkpoint_every"]
+    if every is None or n_steps <= every:
+        return run_steps(params, prepared, options)
 
     def run_piece(size: int, h: jax.Array, inputs: Any) -> Any:
         # Without its `static_argnums`, for which jax 0.10 would keep what the activation reads.
-        piece = partial(_run_piece, params, prepared, size)
+        piece = partial(_run_piece, params, prepared, options, size)
         return jax.checkpoint(piece, prevent_cse=False)(h, inputs[0])
 
-    n_steps, reverse = prepared.n_steps, prepared.reverse
-    last, of_steps = in_pieces(run_piece, prepared.h0, None, n_steps, every, reverse)
-    return Trajectory(last, *of_steps)
+    last, states = in_pieces(run_piece, prepared.h0, None, n_steps, every, options["reverse"])
+    return Trajectory(last, *states)
 
 
-def _run_piece(params: Params, run: Run, size: int, h: jax.Array, first: Any) -> tuple[Any, Any]:
+def _run_piece(params: Params, run: Run, options: Any, size: int, h: jax.Array, first: Any) -> Any:
     # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
-    last, *of_steps = run_steps(params, run.cut(first, size, h))
-    return last, of_steps
+    last, *states = run_steps(params, run.cut(first, size, h), options)
+    return last, states
 
 
-def run_steps(params: Params, run: Run) -> Trajectory:
+def run_steps(params: Params, run: Run, options: Any) -> Trajectory:
     """Run every step in one piece, as planned."""
-    if isinstance(run.n_steps, int) and run.n_steps == 0:  # with `jax.disable_jit` a scan needs one
-        nothing = run.h0[None][:0]
-        return Trajectory(run.h0, nothing, nothing, None)
-    plan = plan_for(params, run)
+    plan = plan_for(params, run, options)
     run = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), run)
-    loop = run_by_rule if plan.by_rule else run_loop
-    last, *of_steps = loop(plan, params, run)
-    last = jax.lax.expand_dims(last, plan.squeezed)
+    last, *states = (run_by_rule if plan.by_rule else run_loop)(plan, params, run)
     after_time = [axis + 1 for axis in plan.squeezed]
     expand = partial(jax.lax.expand_dims, dimensions=after_time)
-    return Trajectory(last, *jax.tree.map(expand, of_steps))
+    return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))

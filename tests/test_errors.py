@@ -43,7 +43,7 @@ BAD_CALLS = {
         r"x must be of shape \(\*batch, n_steps, n_features\), .* shape \(2,\)",
         x=X[0, 0],
     ),
-    "x missing": Bad(TypeError, "x must be an array of real numbers, but is None", x=None),
+    "x missing": Bad(ValueError, "(?s)None.*x must be an array of real numbers", x=None),
     "x ragged": Bad(TypeError, "x must be an array .* but is a list", x=[[[1.0, 2.0]], [[1.0]]]),
     "x complex": Bad(
         TypeError, "x must be an array of real numbers, but is .* dtype complex64", x=X * 1j
@@ -58,18 +58,18 @@ BAD_CALLS = {
     ),
     "wx a vector": Bad(
         ValueError,
-        r"params.wx must be of shape \(n_features, n_nodes\) .* but is of shape \(2,\)",
+        r"params.wx must be of shape \(n_features, n_nodes\) to fit .* but is of shape \(2,\)",
         params=PARAMS._replace(wx=WX[:, 0]),
     ),
     "stack of parameter sets": Bad(
         ValueError,
-        r"params.wx must be .*jax.vmap maps .* but is of shape \(3, 2, 4\)",
+        r"params.wh must be .*jax.vmap maps .* but is of shape \(3, 4, 4\)",
         params=RNNParams(*(np.stack([array] * 3) for array in PARAMS)),
     ),
     "wh of other nodes": Bad(
         ValueError,
-        r"params.wh must be of shape \(n_nodes, n_nodes\) = \(4, 4\) to fit params.wx of shape "
-        r"\(2, 4\), but is of shape \(3, 3\)",
+        r"params.wx must be of shape \(n_features, n_nodes\) to fit params.wh of shape \(3, 3\), "
+        r"but is of shape \(2, 4\)",
         params=PARAMS._replace(wh=WH[:3, :3]),
     ),
     "b of other nodes": Bad(
@@ -89,22 +89,24 @@ BAD_CALLS = {
         ValueError, "params.wh must be of shape", params=RNNParams(None, 1.0, None)
     ),
     "activation a name": Bad(
-        TypeError, "activation must be callable, but is 'tanh'", options={"activation": "tanh"}
+        TypeError,
+        "activation must be of type Callable, but is 'tanh'",
+        options={"activation": "tanh"},
     ),
     "activation that reduces": Bad(
         TypeError,
-        r"activation must return the dtype and shape it is given, float32\(3, 4\), but returned "
-        r"float32\(3,\)",
+        r"what activation returns must be of the shape and dtype it is given, float32\(3, 4\), but "
+        r"is ShapeDtypeStruct\(shape=\(3,\), dtype=float32",
         options={"activation": lambda a: jnp.sum(a, axis=-1)},
     ),
     "activation that changes the dtype": Bad(
         TypeError,
-        r"activation must return .* float32\(3, 4\), but returned bool\(3, 4\)",
+        r"what activation returns must be .* float32\(3, 4\), but is .*, dtype=bool",
         options={"activation": lambda a: a > 0.0},
     ),
     "activation that returns a pair": Bad(
         TypeError,
-        "activation must return .* but returned tuple",
+        r"what activation returns must be .* but is \(ShapeDtypeStruct",
         options={"activation": lambda a: (a, a)},
     ),
     "leak of other nodes": Bad(
@@ -147,19 +149,21 @@ BAD_CALLS = {
         options={"resets": np.ones((3, 5), bool)},
     ),
     "reverse an integer": Bad(
-        TypeError, "reverse must be a bool, but is 2", options={"reverse": 2}
+        TypeError, "reverse must be of type bool, but is 2", options={"reverse": 2}
     ),
     "checkpoint_every zero": Bad(
         ValueError, "checkpoint_every must be at least 1, but is 0", options={"checkpoint_every": 0}
     ),
     "checkpoint_every a float": Bad(
         TypeError,
-        "checkpoint_every must be a Python integer, but is 2.0",
+        r"checkpoint_every must be of type int \| None, but is 2.0",
         options={"checkpoint_every": 2.0},
     ),
     "unroll negative": Bad(ValueError, "unroll must be at least 0", options={"unroll": -2}),
     "unroll a float": Bad(
-        TypeError, "unroll must be a Python integer or a bool, but is 1.5", options={"unroll": 1.5}
+        TypeError,
+        r"unroll must be of type int \| bool \| None, but is 1.5",
+        options={"unroll": 1.5},
     ),
 }
 
@@ -178,7 +182,7 @@ BAD_STEPS: dict[str, tuple[type[Exception], str, Any, Any]] = {
     "nodes": (ValueError, r"h must be .* ending in 4 .* but is of shape \(3,\)", B[:3], X[0, 0]),
     "batches": (
         ValueError,
-        r"h must be broadcastable against x_t of shape \(3, 2\) .* but is of shape \(2, 4\)",
+        r"(?s)in the batch axes of h, of shape \(2, 4\), and of x_t, of shape \(3, 2\)",
         WH[:2],
         X[:, 0],
     ),

@@ -131,7 +131,7 @@ WRONG: list[tuple[type[Exception], str, Any]] = [
     (TypeError, "params must be a pair of RNNParams", lambda: rnn_bidirectional(NETWORK, X)),
     (ValueError, "x must be .* ending in 8 .* 6, 3", lambda: rnn_stacked(NETWORK[::-1], X)),
     (ValueError, "dropout must be at least 0 and less than 1", lambda: STACKED(dropout=1.0)),
-    (TypeError, "dropout must be a Python number", lambda: STACKED(dropout="half")),
+    (TypeError, "dropout must be of type Real", lambda: STACKED(dropout="half")),
     (TypeError, "key must be one JAX PRNG key", lambda: STACKED(dropout=0.5, key=7)),
     (TypeError, "n_nodes must be a tuple or list, one for each layer", lambda: INIT(4)),
     (TypeError, "bidirectional must be a bool", lambda: INIT((4,), bidirectional="no")),

@@ -12,13 +12,13 @@ from hypothesis import find, settings
 
 import jaxrnn
 from jaxrnn import RNNParams, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states
-from jaxrnn.run import OPTIONS, Options
+from jaxrnn.run import DEFAULTS, Options
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
 from tests import bad_calls
 from tests.helpers import README, assert_close, numbers
 
-NAMES = {each.name for each in OPTIONS}
+NAMES = DEFAULTS.keys()
 
 # How a result is computed, which an oracle need not know.
 WITHOUT_EFFECT = {"checkpoint_every", "unroll"}
@@ -55,7 +55,7 @@ def test_the_record_and_the_signatures_have_the_same_options() -> None:
     for function in (rnn_forward, rnn_states, rnn_bidirectional, rnn_stacked):
         parameters = inspect.signature(function).parameters
         defaults = {name: parameters[name].default for name in NAMES}
-        assert defaults == {each.name: each.default for each in OPTIONS}
+        assert defaults == DEFAULTS
 
 
 def test_the_table_of_the_readme_has_each() -> None:

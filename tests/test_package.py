@@ -88,7 +88,7 @@ def test_functions_have_what_jax_jit_gives() -> None:
 
     assert Model.last is run
     assert Model().last.__func__ is run
-    assert "checkpoint_every: int | None = None" in pydoc.render_doc(run)
+    assert "checkpoint_every=None" in pydoc.render_doc(run)
 
 
 def test_equal_ways_to_unroll_are_different_programs() -> None:

@@ -95,22 +95,26 @@ COMPLEX = returning(lambda key, shape: jnp.zeros(shape, jnp.complex64))
 KEYS, LISTS = returning(jax.random.split), returning(lambda key, shape: [0.0] * 3)
 # Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
 WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
-    (TypeError, "key must be one JAX PRNG key.* but is None", {"key": None}),
-    (TypeError, r"key .*jax.vmap.* is of shape \(2,\)", {"key": jax.random.split(KEY, 2)}),
-    (TypeError, "n_features must be an integer, but is 2.0", {"n_features": 2.0}),
-    (ValueError, "n_features must be at least 0, but is -1", {"n_features": -1}),
-    (ValueError, "n_nodes must be at least 1, but is 0", {"n_nodes": 0}),
-    (ValueError, r"must .* less than 281474976710656 .* is \(2, 2147483648", {"n_nodes": 2**31}),
+    (TypeError, "(?s)key must be one JAX PRNG key", {"key": None}),
+    (ValueError, r"(?s)key .*jax.vmap", {"key": jax.random.split(KEY, 2)}),
+    (TypeError, "(?s)float.*n_features must be an integer", {"n_features": 2.0}),
+    (ValueError, "n_features must be from 0 to 16777216, but is -1", {"n_features": -1}),
+    (ValueError, "n_nodes must be from 1 to 16777216, but is 0", {"n_nodes": 0}),
+    (ValueError, "n_nodes must be from 1 to 16777216, but is 2147483648", {"n_nodes": 2**31}),
     (
-        ValueError,
-        r"wx_init cannot draw an array of shape \(0, 3\): division by zero",
+        ZeroDivisionError,
+        r"(?s)division by zero.*in wx_init, which is called with a key, shape \(0, 3\)",
         {"n_features": 0, "wx_init": NO_ROWS},
     ),
     (TypeError, r"wx_init must be a callable \(.*\) -> array, but is 0.01", {"wx_init": 0.01}),
     (ValueError, r"b_init returns must be of shape \(3,\), but .* \(7,\)", {"b_init": SEVEN}),
     (TypeError, "wx_init returns must be .* real numbers, .* complex64", {"wx_init": COMPLEX}),
     (TypeError, "wh_init returns must be .* real numbers, but is .* key", {"wh_init": KEYS}),
-    (TypeError, r"b_init returns must be .* real numbers, but is \[0.0", {"b_init": LISTS}),
+    (
+        TypeError,
+        r"b_init returns must be .* real numbers, but is \[0.0",
+        {"b_init": LISTS},
+    ),
     (
         TypeError,
         r"(?s)takes 1 positional.*in b_init, which is called with a key, shape \(3,\) and a dtype",

@@ -6,7 +6,6 @@ On accelerators a step has at most one matrix product.
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrnn import RNNParams
 from jaxrnn.arguments import prepare_run
 from jaxrnn.plan import Plan, plan_derivative, plan_for
+from jaxrnn.run import DEFAULTS
 from jaxrnn.testing import oracle
 from tests.compiled import n_products, products_in_loops
 from tests.helpers import WAYS, assert_close, curved, every_value, numbers, own_tanh
@@ -59,12 +59,13 @@ FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
 STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
 LEAK, OWN = {"leak": 0.3}, {"activation": own_tanh}
+UNROLL = {"unroll": 3, "reverse": True}
 ROWS = {
     "few steps": Row(Plan(), n_steps=4),
     "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=4),
     "few steps on a GPU": Row(Plan(unroll=8), n_steps=4, backend="gpu"),
-    "own activation": Row(Plan(), (1,), options=OWN),
-    "own activation, unroll": Row(Plan(unroll=3), options=OWN | {"unroll": 3}),
+    "own activation": Row(Plan(own_tanh), (1,), options=OWN),
+    "own activation, unroll": Row(Plan(own_tanh, True, 3), options=OWN | UNROLL),
     "one sequence": Row(RULE, ()),
     "a batch of one": Row(Plan(squeezed=(0, 1), by_rule=True), (1, 1)),
     "one sequence, leak": Row(Plan(), (), options=LEAK),
@@ -166,10 +167,10 @@ def result(row: Row, function: Any) -> Any:
 @pytest.mark.usefixtures("place")
 def test_every_plan(row: Row) -> None:
     """Its printed form, where True is not 1."""
-    plans = []
+    plans, options = [], DEFAULTS | row.options
 
-    def see(*args: Any) -> None:
-        plans.append(plan_for(*prepare_run(*args, **row.options)))
+    def see(params: Any, x: Any, h0: Any) -> None:
+        plans.append(plan_for(*prepare_run(params, x, h0, options), options))
 
     jax.eval_shape(see, *given(row))
     assert repr(plans) == repr([row.plan])
@@ -194,12 +195,14 @@ def test_every_field_has_every_value() -> None:
 def test_every_plan_of_a_derivative(name: str, by: str, changes: Any) -> None:
     """By one argument alone."""
     row = ROWS[name]
-    params, run = prepare_run(*arguments(row), **row.options)
+    params, x, h0 = arguments(row)
+    params, run = prepare_run(params, x, h0, DEFAULTS | row.options)
     dparams = RNNParams(
         *(each if field == by else None for field, each in params._asdict().items())
     )
-    others: Any = {each: None for each in ("x", "h0", "leak") if each != by}
-    plan = plan_derivative(row.plan, run, dparams, replace(run, **others))
+    others: Any = {each: None for each in ("h0", "leak") if each != by}
+    steps = run.steps._replace(x=run.steps.x if by == "x" else None)  # type: ignore[arg-type]
+    plan = plan_derivative(row.plan, run, dparams, run._replace(steps=steps, **others))
     assert repr(plan) == repr(row.plan._replace(**changes))
 
 

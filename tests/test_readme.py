@@ -13,7 +13,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import interop
-from jaxrnn.run import OPTIONS
+from jaxrnn.run import DEFAULTS
 from jaxrnn.testing import oracle, relations, strategies
 from tests.helpers import BLOCKS, README
 
@@ -77,4 +77,4 @@ def test_the_defaults_of_options_are_those_declared() -> None:
     """That functions have these is in `test_options.py`."""
     rows = re.findall(r"^\| `(\w+)=([\w.]+)` \|", README, flags=re.MULTILINE)
     defaults = {name: eval(value, {"jnp": jnp}) for name, value in rows}
-    assert defaults == {each.name: each.default for each in OPTIONS}
+    assert defaults == DEFAULTS

@@ -113,13 +113,13 @@ def test_inside_the_loop_of_a_caller() -> None:
     assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
 
 
-@pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, None), (6, 3), (6, 2)])
-def test_without_jit_is_with_it(n_steps: int, every: int | None) -> None:
-    """JAX would refuse a scan of no steps: of a sequence, or of what is left after all pieces."""
+@pytest.mark.parametrize("every", [None, 3, 2])
+def test_without_jit_is_with_it(every: int | None) -> None:
+    """JAX would refuse a scan of no steps, such as of what is left after all pieces."""
 
     def results() -> Any:
         functions: list[Any] = [rnn_forward, rnn_states, *([gradient] if every is None else [])]
-        return [f(PARAMS, X[:, :n_steps], H0, checkpoint_every=every) for f in functions]
+        return [f(PARAMS, X, H0, checkpoint_every=every) for f in functions]
 
     with jax.disable_jit():
         without = results()
