@@ -1,4 +1,4 @@
-"""The activations whose derivative can be computed from their value."""
+"""The activations and rates whose derivative can be computed from their value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ Tangent = Callable[[jax.Array, jax.Array], jax.Array]
 TANGENTS: dict[Any, Tangent] = {
     **dict.fromkeys((jnp.tanh, jax.lax.tanh), lambda f, da: (1 - f) * (1 + f) * da),
     **dict.fromkeys((jax.nn.sigmoid, jax.lax.logistic), lambda f, da: f * (1 - f) * da),
+    jax.nn.identity: lambda f, da: da,
     jax.nn.softplus: lambda f, da: -jnp.expm1(-f) * da,
     jax.nn.relu: lambda f, da: jnp.where(f > 0, da, jnp.zeros_like(da)),
 }

@@ -11,11 +11,11 @@ from jax.sharding import PartitionSpec
 
 from jaxrnn.errors import noting, require
 from jaxrnn.params import Params, RNNParams, is_real
-from jaxrnn.run import Activation, Run, Steps, zero_where
+from jaxrnn.run import Function, Run, Steps, zero_where
 
 # Of each option that is no array its type, and the least that a number may be.
-STATIC: dict[str, Any] = {"activation": Callable, "reverse": bool, "dropout": Real}
-STATIC |= {"checkpoint_every": int | None, "unroll": int | bool | None}
+STATIC: dict[str, Any] = {"activation": Callable, "rate": Callable | None, "reverse": bool}
+STATIC |= {"checkpoint_every": int | None, "unroll": int | bool | None, "dropout": Real}
 LEAST = {"checkpoint_every": 1, "unroll": 0}
 
 # Arrays that may be None.
@@ -51,7 +51,7 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
     h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
     leak_of_steps, leak = _as_leaks(leak, params, x)
     steps = Steps(x, leak_of_steps, is_reset, is_padding)
-    check_function("activation", options["activation"], h0)
+    check_functions(options["activation"], options["rate"], h0)
     params, run = _alike(params, Run(steps, h0, None if resets is None else reset_to, leak))
     return params, run if is_padding is None else _without_padding(run)
 
@@ -155,7 +155,8 @@ def _alike(params: Params, run: Run) -> tuple[Params, Run]:
         whether = (jnp.any(each, range(n_batch, each.ndim)) for each in jax.tree.leaves(run))
         return reduce(jnp.logical_or, whether)
 
-    spec = jax.typeof(jax.eval_shape(of_batch)).sharding.spec
+    is_explicit = any(any(jax.typeof(leaf).sharding.spec) for leaf in jax.tree.leaves(run))
+    spec: Any = jax.typeof(jax.eval_shape(of_batch)).sharding.spec if is_explicit else ()
 
     def share(array: jax.Array) -> Any:
         axes = zip(array.shape, run.h0.shape, spec, strict=False)  # an axis may have one entry
@@ -225,12 +226,14 @@ def _check_last_axis(name: str, array: jax.Array, axes: str, params: Params, n_a
     require(fits, name, expected, array, ValueError)
 
 
-def check_function(name: str, function: Activation, states: jax.Array) -> None:
-    """Require a function that keeps shape and dtype."""
+def check_functions(activation: Function, rate: Function | None, states: jax.Array) -> None:
+    """Require functions that keep shape and dtype."""
     like = jax.ShapeDtypeStruct(states.shape, states.dtype)
-    with noting(f"in {name}, which JAX traces: write it with jax.numpy, not with NumPy"):
-        # In a lambda, as JAX needs weak references to what it traces. Not all callables have them.
-        out = jax.eval_shape(lambda a: function(a), like)
-    came = getattr(out, "shape", None), getattr(out, "dtype", None)
-    expected = f"of the shape and dtype it is given, {like.dtype}{like.shape}"
-    require(came == (like.shape, like.dtype), f"what {name} returns", expected, out)
+    given = {"activation": activation} | ({} if rate is None else {"rate": rate})
+    for name, function in given.items():
+        with noting(f"in {name}, which JAX traces: write it with jax.numpy, not with NumPy"):
+            # In a lambda, as JAX needs weak references to what it traces. Not all callables have.
+            out = jax.eval_shape(lambda a: function(a), like)  # noqa: B023
+        came = getattr(out, "shape", None), getattr(out, "dtype", None)
+        expected = f"of the shape and dtype it is given, {like.dtype}{like.shape}"
+        require(came == (like.shape, like.dtype), f"what {name} returns", expected, out)

@@ -2,7 +2,8 @@
 
 It is a Jacobian-vector product, from which JAX makes every mode and order of differentiation:
 
-    da_t = dx_t wx + x_t dwx + h_{t-1} dwh + db + dh_{t-1} wh
+    dr_{t-1} = rate'(h_{t-1}) dh_{t-1}
+    da_t = dx_t wx + x_t dwx + r_{t-1} dwh + db + dr_{t-1} wh
     dh_t = (1 - leak_t) dh_{t-1} + leak_t f'(a_t) da_t + dleak_t (f(a_t) - h_{t-1})
 
 Its transpose, which is what `jax.grad` runs, is backpropagation through time. From the forward pass
@@ -25,7 +26,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxrnn.activations import tangent_of
 from jaxrnn.params import Params
 from jaxrnn.plan import Plan, plan_derivative
-from jaxrnn.recurrence import Trajectory, add_bias, in_pieces, mix, run_loop, times_wx
+from jaxrnn.recurrence import Trajectory, add_bias, in_pieces, mix, rates, run_loop, times_wx
 from jaxrnn.run import Run, Steps, index, select, zero_where
 
 
@@ -69,15 +70,18 @@ class _Rule(NamedTuple):
 
 
 def _from_inputs(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: Any) -> jax.Array:
-    """`dx_t wx + x_t dwx + h_{t-1} dwh + db`, of one step or of several."""
+    """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several."""
     terms = [] if dx is None else [times_wx(rule.params, dx, product)]
-    factors = (steps.x, rule.dparams.wx), (rule.run.start_of(steps, h_tm1), rule.dparams.wh)
+    r = rates(rule.plan, rule.run.start_of(steps, h_tm1))
+    factors = (steps.x, rule.dparams.wx), (r, rule.dparams.wh)
     terms += [product(array, weights) for array, weights in factors if weights is not None]
     return add_bias(sum(terms, start=jnp.zeros_like(h_tm1)), rule.dparams.b)
 
 
-def _times_wh(rule: _Rule, dstart: jax.Array) -> jax.Array:
-    """`dh_{t-1} wh`."""
+def _times_wh(rule: _Rule, start: jax.Array, dstart: jax.Array) -> jax.Array:
+    """`dr_{t-1} wh`."""
+    if rule.plan.rate is not None:
+        dstart = cast(Any, tangent_of(rule.plan.rate))(rates(rule.plan, start), dstart)
     if not rule.plan.as_sums:
         return dstart @ rule.wh
     # Over the last axis, so that the transpose sums over the axis before the last, which XLA on
@@ -93,10 +97,10 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.
     step, h_tm1 = run.steps.at(t), _state_before(rule, t, t)
     mask, leak_t, dleak_t = step.is_padding, run.leak_of(step), drun.leak_of(dstep)
     dreset_to = jnp.zeros_like(dh_tm1) if drun.reset_to is None else drun.reset_to
-    dstart = select(step.is_reset, dreset_to, dh_tm1)
+    start, dstart = run.start_of(step, h_tm1), select(step.is_reset, dreset_to, dh_tm1)
     if da is None:
         da = _from_inputs(rule, step, h_tm1, dstep.x, plan.product)
-    da = zero_where(mask, da + _times_wh(rule, dstart))
+    da = zero_where(mask, da + _times_wh(rule, start, dstart))
     if plan.as_sums:
         # The transpose makes several sums of da. Without the barrier each would compute the slopes
         # in it again (jax 0.12).
@@ -106,39 +110,41 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.
     if leak_t is not None:
         dh = mix(leak_t, df, dstart)
     if dleak_t is not None:
-        dh = dh + dleak_t * (f - run.start_of(step, h_tm1))
+        dh = dh + dleak_t * (f - start)
     dh = select(mask, dh_tm1, dh)
     return dh, (da, dh, None if leak_t is None else df)
 
 
 def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
     """The state before the steps from `first` to `last`, in the order in which they run."""
-    run, h, end = rule.run, rule.out.h, rule.run.n_steps - 1
     if rule.plan.reverse:
-        return select(last == end, run.h0, index(h, jnp.minimum(last + 1, end)))
-    return select(first == 0, run.h0, index(h, jnp.maximum(first - 1, 0)))
+        return select(last == rule.run.n_steps - 1, rule.run.h0, index(rule.out.h, last + 1))
+    return select(first == 0, rule.run.h0, index(rule.out.h, first - 1))
 
 
 def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, inputs: Any) -> tuple[Any, Any]:
     """`dh` after a segment of `size` steps, and the tangents of its results."""
-    _, (t, dsteps) = inputs
+    first, (t, dsteps) = inputs
     da = None
     if rule.plan.at_once:
         # The checkpoint cuts the segment out again in the backward pass, in place of keeping it.
-        da = jax.checkpoint(partial(_from_inputs_of_segment, rule))(t, dsteps.x)
+        da = jax.checkpoint(partial(_from_inputs_of_segment, rule, size))(first, dsteps.x)
         dsteps = dsteps._replace(x=None)
     step = jax.checkpoint(partial(_tangents_of_step, rule), prevent_cse=False)
     loop = partial(jax.lax.scan, reverse=rule.plan.reverse, unroll=rule.plan.unroll)
     return loop(step, dh, (t, dsteps, da))
 
 
-def _from_inputs_of_segment(rule: _Rule, t: jax.Array, dx: jax.Array | None) -> jax.Array:
-    """`_from_inputs` of the steps `t`, in one product for each array of weights."""
-    run, h, size, reverse = rule.run, rule.out.h, t.shape[0], rule.plan.reverse
-    before = _state_before(rule, t[0], t[-1])[None]
-    others = jax.lax.dynamic_slice_in_dim(h, t[0] + 1 if reverse else t[0], size - 1)
+def _from_inputs_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> jax.Array:
+    """`_from_inputs` of `size` steps from `first` on, in one product for each array of weights."""
+    h, reverse = rule.out.h, rule.plan.reverse
+    before = _state_before(rule, first, first + size - 1)[None]
+    others = jax.lax.dynamic_slice_in_dim(h, first + 1 if reverse else first, size - 1)
+    # The barrier keeps a rate from being compiled into the concatenation, which takes XLA twice the
+    # time (jax 0.12).
     h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
-    steps = run.cut(t[0], size, run.h0).steps.time_first()
+    h_tm1 = jax.lax.optimization_barrier(h_tm1)
+    steps = rule.run.cut(first, size, rule.run.h0).steps.time_first()
     product = jnp.matmul if rule.plan.shared else _product_of_rows
     return _from_inputs(rule, steps, h_tm1, dx, product)
 

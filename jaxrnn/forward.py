@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn import running
-from jaxrnn.arguments import check_function, prepare_step
+from jaxrnn.arguments import check_functions, prepare_step
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
 from jaxrnn.plan import Plan
 from jaxrnn.recurrence import RNNStates, cell
-from jaxrnn.run import Activation, Options
+from jaxrnn.run import Function, Options
 
 
 @partial(jitted, has_loop=False)
@@ -22,10 +22,11 @@ def rnn_step(
     h: ArrayLike,
     x_t: ArrayLike,
     *,
-    activation: Activation = jnp.tanh,
+    activation: Function = jnp.tanh,
+    rate: Function | None = None,
     leak: ArrayLike | None = None,
 ) -> jax.Array:
-    """One step of the recurrence: `h + leak (activation(x_t wx + h wh + b) - h)`.
+    """One step of the recurrence: `h + leak (activation(x_t wx + rate(h) wh + b) - h)`.
 
     Args:
       params: the network.
@@ -34,6 +35,7 @@ def rnn_step(
       x_t: the input of the step, `(*batch, n_features)`. The batch axes of `h` and `x_t` broadcast
         against each other: many states under one input, or one state under many inputs.
       activation: as in `rnn_forward`.
+      rate: likewise.
       leak: likewise, but it broadcasts to `(*batch, n_nodes)`.
 
     Returns:
@@ -96,8 +98,8 @@ def rnn_step(
         assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
     """
     params, run = prepare_step(params, h, x_t, leak)
-    check_function("activation", activation, run.h0)
-    _, _, h = cell(Plan(activation), params, run, run.h0, run.steps.at(jnp.int32(0)))
+    check_functions(activation, rate, run.h0)
+    _, _, h = cell(Plan(activation, rate), params, run, run.h0, run.steps.at(jnp.int32(0)))
     return cast(jax.Array, h)
 
 
@@ -107,23 +109,29 @@ def rnn_forward(
 ) -> jax.Array:
     """The last hidden state of a vanilla (Elman) RNN run over a sequence.
 
-        a_t = x_t wx + h_{t-1} wh + b
+        a_t = x_t wx + rate(h_{t-1}) wh + b
         h_t = h_{t-1} + leak_t (activation(a_t) - h_{t-1})      t = 1 .. n_steps
 
-    Without a leak, h_t is activation(a_t): the network of Elman, "Finding structure in time",
-    Cognitive Science 14 (1990), 179-211, without its output layer. `rnn_states` gives every step.
+    Without a rate, rate(h) is h; without a leak, h_t is activation(a_t). Without both it is the
+    network of Elman, "Finding structure in time", Cognitive Science 14 (1990), 179-211, without its
+    output layer. `rnn_states` gives every step.
 
     Args:
       params: the network.
       x: the sequence, `(*batch, n_steps, n_features)`, with any number of batch axes.
       h0: the state before the first step. It broadcasts to `(*batch, n_nodes)`: `(n_nodes,)` is one
         initial state for the whole batch. None is zero.
-      activation: an elementwise function that keeps shape and dtype. It may read anything, such as
-        a gain that is trained: a function of JAX itself is compiled once, and any other is traced
-        in each call. So put a `jax.jit` of your own around calls with an activation of your own.
-        The fast derivative is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `jax.nn.softplus`,
-        `jax.lax.tanh` and `jax.lax.logistic` themselves; JAX differentiates others, a lambda around
-        one of these included, step by step.
+      activation: any function of `a_t` `(*batch, n_nodes)` that treats each sequence alone and
+        keeps shape and dtype. Most are elementwise; layer normalisation over the nodes fits too,
+        and so does a gain of each sequence. Nothing sees it where one mixes sequences. It may read
+        anything, such as a gain that is trained: a function of JAX itself is compiled once, and any
+        other is traced in each call. So put a `jax.jit` of your own around calls with a function of
+        your own. The fast derivative is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`,
+        `jax.nn.softplus`, `jax.nn.identity`, `jax.lax.tanh` and `jax.lax.logistic` themselves; JAX
+        differentiates others, a lambda around one of these included, step by step.
+      rate: a function of the state before `wh`, of which all holds that is said of `activation`.
+        None is the identity, and costs nothing. A network of currents has a leak, the activation
+        `jax.nn.identity` and a rate such as `jnp.tanh`: `h` are the currents, `rate(h)` the rates.
       leak: how far each node moves from its state towards the activation, which broadcasts to
         `(*batch, n_steps, n_nodes)`: 0 holds the state, 1 is the network without a leak, and dt/tau
         is a rate network of time constant tau. Any number is taken, and it may be traced and
@@ -160,8 +168,8 @@ def rnn_forward(
 
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
-        is not callable or changes shape or dtype, `lengths` are not integers or `resets` not bool,
-        `reverse` is not a bool, `checkpoint_every` is not an integer, or `unroll` neither.
+        or `rate` is not callable or changes shape or dtype, `lengths` are not integers or `resets`
+        not bool, `reverse` is not a bool, `checkpoint_every` is no integer, or `unroll` neither.
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
         0 or unrolls a symbolic n_steps, `reset_to` is given without `resets`, or `resets` and

@@ -7,7 +7,6 @@ from functools import partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.arguments import STATIC, check_static
@@ -64,7 +63,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
         if not kwargs:  # the usual call, which is to cost what a jitted loop costs
             return compiled(*args)  # type: ignore[no-any-return]  # `cast` would take 50 ns
         run, checked = compiled, check(args, kwargs)
-        if not _is_of_jax(checked.get("activation", jnp.tanh)):
+        if not all(map(_is_of_jax, (checked.get("activation"), checked.get("rate")))):
             run, checked = own(checked) if has_loop else (traced, checked)
         return cast(R, run(*args, **checked))
 
@@ -79,10 +78,13 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
 
 
 def _is_of_jax(function: Any) -> bool:
-    """Whether it stands in a module of JAX under its own name, so that it can never change."""
+    """Whether it stands in a module of JAX under its own name, so that it can never change.
+
+    None, which stands for a default, never does.
+    """
     module = getattr(function, "__module__", None) or ""
     own = getattr(sys.modules.get(module), getattr(function, "__name__", ""), None)
-    return module.split(".")[0] == "jax" and own is function
+    return function is None or (module.split(".")[0] == "jax" and own is function)
 
 
 def _checked(name: str, names: list[str], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

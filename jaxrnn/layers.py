@@ -11,7 +11,7 @@ from jaxrnn import running
 from jaxrnn.errors import noting, require
 from jaxrnn.jitting import jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
-from jaxrnn.run import Options
+from jaxrnn.run import Function, Options
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -143,7 +143,7 @@ def rnn_stacked(
 ) -> LayerStates[jax.Array]:
     """The states of a network of layers, each of which runs over the states of the one below.
 
-        h^1 = rnn(layers[0], x)      h^k = rnn(layers[k - 1], drop(h^{k - 1}))
+        h^1 = rnn(layers[0], x)      h^k = rnn(layers[k - 1], drop(rate(h^{k - 1})))
 
     As torch's `nn.RNN` with `num_layers`, `bidirectional` and `dropout`. Dropout is that of Zaremba
     et al., "Recurrent neural network regularization", arXiv:1409.2329 (2014): between layers, not
@@ -160,9 +160,10 @@ def rnn_stacked(
         number, and each value is a compilation of its own.
       key: a JAX PRNG key for dropout. Without a key there is no dropout. Pass a new key to each
         call: the same key drops the same entries.
-      **options: as in `rnn_forward`, for all layers. `reverse` turns every direction, and
-        `reset_to` is one state for all of them. `checkpoint_every` saves memory within each layer
-        only: the states between layers are stored.
+      **options: as in `rnn_forward`, for all layers. With a `rate`, what a layer passes on are its
+        rates; what is returned are states. `reverse` turns every direction, and `reset_to` is one
+        state for all of them. `checkpoint_every` saves memory within each layer only: the states
+        between layers are stored.
 
     Returns:
       `LayerStates(h, last)`: the states of the top layer, and the last states of all layers. Each
@@ -194,6 +195,8 @@ def rnn_stacked(
     keys = None if key is None else split_key(key, len(layers))
     h, last = cast(Any, x), []
     for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
+        if i > 0:
+            h = _rates(layers[i - 1], h, options.get("rate"))
         if i > 0 and keys is not None and dropout > 0:
             h = _drop(keys[i], float(dropout), h)
         with noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
@@ -217,6 +220,14 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerSta
     expected = "the same in both directions of params"
     require(sizes[0] == sizes[1], "n_nodes", expected, sizes, ValueError)
     return LayerStates(jnp.concatenate(h, axis=-1), (forward.last, backward.last))
+
+
+def _rates(layer: Layer[Any], h: jax.Array, rate: Function | None) -> jax.Array:
+    """The rates of every step, from the states of each direction of a layer."""
+    if rate is None:
+        return h
+    of_directions = [h] if isinstance(layer, RNNParams) else jnp.split(h, 2, axis=-1)
+    return jnp.concatenate([jax.vmap(rate, -2, -2)(each) for each in of_directions], axis=-1)
 
 
 def _as_states(h0: Any, each: str, n: int) -> Any:

@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 
 from jaxrnn.activations import tangent_of
 from jaxrnn.params import Params
-from jaxrnn.run import Activation, Run
+from jaxrnn.run import Function, Run
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -39,6 +39,7 @@ class Plan(NamedTuple):
 
     Attributes:
       activation: as in `rnn_forward`.
+      rate: likewise.
       reverse: likewise.
       unroll: steps in one iteration of a loop over steps, as in `jax.lax.scan`.
       squeezed: the batch axes of one entry that are left out, as XLA on CPUs is faster on a vector
@@ -54,7 +55,8 @@ class Plan(NamedTuple):
       shared: whether devices may each hold a part of the batch, and XLA communicates between them.
     """
 
-    activation: Activation = jnp.tanh
+    activation: Function = jnp.tanh
+    rate: Function | None = None
     reverse: bool = False
     unroll: int = 1
     squeezed: tuple[int, ...] = ()
@@ -74,12 +76,12 @@ class Plan(NamedTuple):
 
 def plan_for(params: Params, run: Run, options: Any) -> Plan:
     """Decide how to run a network."""
-    n_steps, backend, activation = run.n_steps, jax.default_backend(), options["activation"]
+    n_steps, backend = run.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
     unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
     unroll = unroll if options["unroll"] is None else options["unroll"]
-    plan = Plan(activation, options["reverse"], unroll)
-    if tangent_of(activation) is None:
+    plan = Plan(options["activation"], options["rate"], options["reverse"], unroll)
+    if any(each is not None and tangent_of(each) is None for each in plan[:2]):
         return plan
     specs = jax.typeof(run.h0).sharding.spec
     sizes = enumerate(zip(run.h0.shape[:-1], specs, strict=False))

@@ -1,11 +1,12 @@
 """The cell of a vanilla (Elman) RNN, and the loop over its steps.
 
-    a_t = x_t wx + h_{t-1} wh + b
+    r_{t-1} = rate(h_{t-1})
+    a_t = x_t wx + r_{t-1} wh + b
     h_t = (1 - leak_t) h_{t-1} + leak_t f(a_t)     t = 1 .. n_steps, f the activation
 
-Without a leak, h_t is f(a_t). Without wx, x_t wx is x_t. A step that is a reset starts from a given
-state in place of h_{t-1}. A step in the padding keeps the state: h_t = h_{t-1}, and a_t = 0. In
-reverse, "before" and "after" change places.
+Without a rate, r_{t-1} is h_{t-1}. Without a leak, h_t is f(a_t). Without wx, x_t wx is x_t. A step
+that is a reset starts from a given state in place of h_{t-1}. A step in the padding keeps the
+state: h_t = h_{t-1}, and a_t = 0. In reverse, "before" and "after" change places.
 
 The arguments of these functions are checked already, and all have one dtype.
 """
@@ -68,7 +69,7 @@ class Trajectory(NamedTuple):
 def cell(plan: Plan, params: Params, run: Run, start: jax.Array, step: Steps) -> Any:
     """One step from the state `start`: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
     leak_t = run.leak_of(step)
-    a = times_wx(params, step.x, plan.product) + plan.product(start, params.wh)
+    a = times_wx(params, step.x, plan.product) + plan.product(rates(plan, start), params.wh)
     # Zero in the padding. The slope of an activation may be infinite elsewhere: 0 * inf is NaN.
     a = zero_where(step.is_padding, add_bias(a, params.b))
     f = plan.activation(a).astype(a.dtype)  # which only drops a weak type
@@ -121,6 +122,11 @@ def in_pieces(
         out.append(of_part)
     out = out[::-1] if reverse else out
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
+
+
+def rates(plan: Plan, h: jax.Array) -> jax.Array:
+    """What states add to the pre-activations by `wh`: `rate(h)`, or `h` itself without a rate."""
+    return h if plan.rate is None else plan.rate(h).astype(h.dtype)
 
 
 def times_wx(params: Params, x: jax.Array, product: Product = jnp.matmul) -> jax.Array:

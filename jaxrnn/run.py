@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-Activation = Callable[[jax.Array], jax.Array]
+Function = Callable[[jax.Array], jax.Array]
 
 
 class Options(TypedDict, total=False):
     """The options of `rnn_forward`, for functions that pass them on."""
 
-    activation: Activation
+    activation: Function
+    rate: Function | None
     leak: ArrayLike | None
     lengths: ArrayLike | None
     resets: ArrayLike | None
@@ -101,5 +102,5 @@ def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
 
 
 def index(array: jax.Array, i: jax.Array, axis: int = 0) -> Any:
-    """Entry `i`, not negative, along an axis, which is dropped; out of range, the nearest."""
+    """Entry `i` along an axis, which is dropped; out of range, and of -1, the nearest in range."""
     return jax.lax.dynamic_index_in_dim(array, i, axis, False, allow_negative_indices=False)

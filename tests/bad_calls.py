@@ -50,6 +50,7 @@ ACTIVATIONS: Values = (
     *(lambda a: a.astype(jnp.int8), lambda a: a[..., None], lambda a: jnp.sum(a, axis=-1)),
     lambda a: jnp.concatenate([a, a], axis=-1),
 )
+RATE_FUNCTIONS = tuple(each for each in ACTIVATIONS if each is not None)
 FEATURES: Values = (-1, 2.5, math.nan, "3", 1j, 2**70, KEY)
 NODES: Values = (None, *FEATURES, 0, 2**31)
 INITIALISERS: Values = (
@@ -130,6 +131,7 @@ def options(sizes: Sizes) -> tuple[Arguments, Faults]:
     return given, {
         ("leak",): (*NO_ARRAYS, *leaks, *not_promoted((n_nodes,))),
         ("activation",): ACTIVATIONS,
+        ("rate",): RATE_FUNCTIONS,
         ("lengths",): (*NO_ARRAYS, *lengths),
         # None is wrong for either, but not for both: test_errors.py has None for `resets`.
         ("resets",): (*NO_ARRAYS, *ones(masks), np.ones(masks, int), *bools),
@@ -157,6 +159,7 @@ def step_calls(sizes: Any) -> tuple[Arguments, Faults]:
         ("h",): (None, *NO_ARRAYS, *ones((), (n + 1,), (2, n + 1)), *not_promoted((n,))),
         ("x_t",): inputs(*x_t.shape),
         ("activation",): ACTIVATIONS,
+        ("rate",): RATE_FUNCTIONS,
         ("leak",): (*NO_ARRAYS, *ones((n + 1,), (2, *batch, n)), *not_promoted((n,))),
         ("x",): (1.0,),
     }

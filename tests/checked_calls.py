@@ -99,7 +99,9 @@ def calls(draw: st.DrawFn, activations: Sequence[str]) -> Call:
     sizes = draw(st.sampled_from(SIZES))
     function = draw(st.sampled_from(list(REFERENCES)))
     in_jax, in_oracle = ACTIVATIONS[draw(st.sampled_from(activations))]
-    static, of_oracle = {"activation": in_jax}, {"activation": in_oracle}
+    rate, rate_in_oracle = draw(st.sampled_from([(None, None), *map(ACTIVATIONS.get, activations)]))
+    static: dict[str, Any] = {"activation": in_jax, "rate": rate}
+    of_oracle: dict[str, Any] = {"activation": in_oracle, "rate": rate_in_oracle}
     arrays = draw(networks(function, sizes))
     if function is rnn_step:
         return Call(function, arrays, static, of_oracle, 1, False)

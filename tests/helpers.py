@@ -138,7 +138,8 @@ _SILU = oracle.Differentiable(
     lambda a: a * _sigmoid(a), lambda a: _sigmoid(a) * (1 + a * _sigmoid(-a))
 )
 
-# In JAX and in the oracle. The recurrence has a rule of its own for all but the last.
+# In JAX and in the oracle, as activations and as rates. The recurrence has a rule of its own for
+# all but the last.
 ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
     "tanh": (jnp.tanh, oracle.TANH),
     "lax.tanh": (jax.lax.tanh, oracle.TANH),
@@ -146,6 +147,7 @@ ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
     "sigmoid": (jax.nn.sigmoid, _SIGMOID),
     "lax.logistic": (jax.lax.logistic, _SIGMOID),
     "softplus": (jax.nn.softplus, oracle.Differentiable(lambda a: np.log1p(np.exp(a)), _sigmoid)),
+    "identity": (jax.nn.identity, oracle.IDENTITY),
     "silu": (jax.nn.silu, _SILU),
 }
 

@@ -21,6 +21,7 @@ from tests.helpers import (
     H0,
     MASKS,
     PARAMS,
+    RESET_TO,
     WAYS,
     X,
     assert_close,
@@ -53,6 +54,7 @@ class Row(NamedTuple):
       sizes: of the batch, the steps, the features and the nodes.
       masks: whether there are lengths and resets.
       activation: its name in `ACTIVATIONS`.
+      rate: likewise, where there is one.
       shapes: those of `leak` and `reset_to`, where they are given.
       directions: of each layer; None for one network, of which the pre-activations are known too.
       static: other options.
@@ -61,6 +63,7 @@ class Row(NamedTuple):
     sizes: Sizes
     masks: tuple[str, ...] = ("lengths", "resets")
     activation: str = "tanh"
+    rate: str | None = None
     shapes: Any = MappingProxyType({})
     directions: tuple[int, ...] | None = None
     static: Any = MappingProxyType({})
@@ -90,15 +93,29 @@ ROWS = {
         WITHOUT_WEIGHTS, activation="silu", shapes={"leak": (3, 7, 4), **NODES}, static=REVERSE
     ),
     "one leak, few steps": Row(FEW, shapes={"leak": (), **NODES}, static=REVERSE),
+    "rate": Row(MANY, rate="tanh", shapes=EACH),
+    "currents": Row(THREE, (), "identity", "tanh", {"leak": (4,)}),
+    "currents, masks": Row(
+        THREE,
+        activation="identity",
+        rate="relu",
+        shapes={"leak": (3, 7, 4), **NODES},
+        static=REVERSE,
+    ),
+    "currents, silu": Row(THREE, activation="identity", rate="silu", shapes={"leak": (), **NODES}),
+    "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", {"leak": (40,)}),
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
     "layers": Row(MANY, shapes={"leak": (2, 3, 6, 1), **NODES}, directions=(1, 2, 1)),
+    "layers, currents": Row(
+        MANY, activation="identity", rate="tanh", shapes={"leak": (4,), **NODES}, directions=(2, 1)
+    ),
     "layers, silu": Row(
         MANY, activation="silu", shapes=EACH, directions=(2,), static=REVERSE | CHECKPOINTS
     ),
 }
 
 
-@partial(jax.jit, static_argnames=("function", "activation", "reverse", "checkpoint_every"))
+@partial(jax.jit, static_argnames=("function", "activation", "rate", "reverse", "checkpoint_every"))
 def values_and_gradients(function: Any, by: Any, others: Any, weights: Any, **static: Any) -> Any:
     """All values, and the gradients of their sum, weighted, by some of the arguments."""
     out, pull = jax.vjp(lambda by: function(**by, **others, **static), by)
@@ -140,7 +157,9 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
         arrays[name] = jax.tree.map(partial(poisoned, places[name]), arrays[name])
 
     in_jax, in_oracle = ACTIVATIONS[row.activation]
-    of_oracle = {"activation": in_oracle, "reverse": row.static.get("reverse", False)}
+    rate, rate_in_oracle = ACTIVATIONS.get(row.rate or "", (None, None))
+    of_oracle: Any = {"activation": in_oracle, "rate": rate_in_oracle}
+    of_oracle["reverse"] = row.static.get("reverse", False)
     expected = reference.values(**arrays, **of_oracle)
     weights = jax.tree.map(lambda v: draw(strategies.arrays(v.shape, np.float64)), expected)
     gradients = reference.gradients(weights, **arrays, **of_oracle)
@@ -148,7 +167,7 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     by = {name: arrays.pop(name) for name in gradients}
     with jax.enable_x64(True):
         actual = values_and_gradients(
-            function, by, arrays, weights, activation=in_jax, **row.static
+            function, by, arrays, weights, activation=in_jax, rate=rate, **row.static
         )
     assert_close(actual, (expected, gradients), 1e-12)
 
@@ -178,6 +197,7 @@ def with_leak(*shape: int) -> RNNParams[Any]:
 
 
 REVERSED, BACK_TO = MASKS | REVERSE, MASKS | {"reset_to": H0 / 2}
+CURRENTS = {"rate": jnp.tanh, "leak": 0.3}
 HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
     ("forward over reverse", of_preactivations, jax.nn.relu, PARAMS, {}),
     ("forward mode", loss, jnp.tanh, PARAMS, REVERSED),
@@ -186,6 +206,10 @@ HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
     ("forward over reverse", of_leak, jnp.tanh, with_leak(4), BACK_TO),
     ("reverse over reverse", of_leak, jnp.tanh, with_leak(2, 3, 6, 1), BACK_TO),
     ("forward over reverse", of_layers, jnp.tanh, PARAMS, MASKS | {"reset_to": 0.25}),
+    ("forward mode", loss, jax.nn.identity, PARAMS, REVERSED | CURRENTS),
+    ("reverse over reverse", loss, jax.nn.identity, PARAMS, REVERSED | CURRENTS),
+    ("forward over reverse", of_leak, jax.nn.identity, with_leak(4), BACK_TO | CURRENTS),
+    ("reverse over forward", of_layers, jax.nn.softplus, PARAMS, {"rate": jax.nn.sigmoid}),
 ]
 
 
@@ -238,6 +262,50 @@ def test_every_mode_by_gains_that_the_activation_closes_over(way: str, options: 
             for f in (closed_over, multiplied)
         )
         assert_close(ours, theirs, 1e-10)
+
+
+def plain(params: Any, x: Any, h0: Any, activation: Any, rate: Any, **options: Any) -> Any:
+    """The last state and all states, from the last step to the first, by a loop without a mask."""
+    wx, wh, b = params
+    h, states = jnp.broadcast_to(h0, (*x.shape[:-2], 4)), []
+    for t in reversed(range(x.shape[-2])):
+        start = jnp.where(options["resets"][..., t, None], options["reset_to"], h)
+        a = x[..., t, :] @ wx + rate(start) @ wh + b
+        new = start + options["leak"] * (activation(a) - start)
+        h = jnp.where(t < options["lengths"][..., None], new, h)
+        states.append(h)
+    return h, jnp.stack(states[::-1], axis=-2)
+
+
+@pytest.mark.parametrize(
+    ("way", "batch"), [*zip(WAYS, [(3,), (), (1,)] * 3, strict=False), ("value and gradient", (1,))]
+)
+def test_any_function_of_a_step_that_treats_each_sequence_alone(way: str, batch: Any) -> None:
+    """Layer normalisation over the nodes, with a gain of each sequence, under every option."""
+    x, h0, gain = numbers((*batch, 6, 3), (*batch, 4), (*batch, 4), seed=5)
+    resets = numbers((*batch, 6), seed=6)[0] < -0.2
+    lengths = 6 - np.arange(np.prod(batch, dtype=int)).reshape(batch)
+    options = {"lengths": lengths, "resets": resets, "reset_to": RESET_TO, "leak": 0.3}
+    how = {"reverse": True, "checkpoint_every": 4, "unroll": 2}
+
+    def normalised(gain: Any, a: Any) -> Any:
+        centred = a - jnp.mean(a, axis=-1, keepdims=True)
+        return gain * centred / jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 0.1)
+
+    def total(run: Any, gain: Any, x: Any, h0: Any) -> Any:
+        functions = {"activation": partial(normalised, gain), "rate": partial(normalised, 2 * gain)}
+        last, h = run(PARAMS, x, h0, **functions, **options)
+        return curved(last) + curved(2 * h)
+
+    def ours(params: Any, x: Any, h0: Any, **options: Any) -> Any:
+        last, _, h = every_value(params, x, h0, **options, **how)
+        return last, h
+
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        got, expected = (
+            jax.jit(WAYS[way](partial(total, run)))(gain, x, h0) for run in (ours, plain)
+        )
+        assert_close(got, expected, 1e-10)
 
 
 # Of parts

@@ -105,6 +105,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "states": lambda x, f: rnn_states(PARAMS, x, activation=f).h[:, -1],
     "pieces": lambda x, f: rnn_forward(PARAMS, x, activation=f, checkpoint_every=2),
     "layers": lambda x, f: rnn_stacked((PARAMS,), x, activation=f, dropout=0.5).last[0],
+    "rate": lambda x, f: f(rnn_forward(PARAMS, x, activation=jax.nn.identity, rate=f)),
 }
 
 

@@ -35,6 +35,7 @@ def same(**options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "activation": ({"activation": jax.nn.relu}, {"activation": oracle.RELU}),
+    "rate": ({"rate": jnp.tanh}, {"rate": oracle.TANH}),
     "leak": same(leak=LEAK),
     "lengths": same(lengths=LENGTHS),
     "resets": same(resets=RESETS, reset_to=np.zeros(())),
@@ -81,7 +82,7 @@ def test_the_oracle_has_each_that_changes_a_result() -> None:
     assert oracle.Options.__annotations__.keys() == NAMES - WITHOUT_EFFECT
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - WITHOUT_EFFECT - {"activation"}))
+@pytest.mark.parametrize("name", sorted(NAMES - WITHOUT_EFFECT - {"activation", "rate"}))
 def test_the_strategies_draw_each(name: str) -> None:
     options = strategies.options(SIZES[-1])
     drawn = find(options, lambda drawn: bool(np.any(drawn.get(name))), settings=settings())

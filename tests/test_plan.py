@@ -60,12 +60,14 @@ SHARED: Any = {"segment": None, "at_once": True, "shared": True}
 STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
 LEAK, OWN = {"leak": 0.3}, {"activation": own_tanh}
 UNROLL = {"unroll": 3, "reverse": True}
+BY_RATE: Any = {"activation": jax.nn.identity, "rate": jnp.tanh}
+CURRENTS = BY_RATE | LEAK
 ROWS = {
     "few steps": Row(Plan(), n_steps=4),
     "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=4),
     "few steps on a GPU": Row(Plan(unroll=8), n_steps=4, backend="gpu"),
     "own activation": Row(Plan(own_tanh), (1,), options=OWN),
-    "own activation, unroll": Row(Plan(own_tanh, True, 3), options=OWN | UNROLL),
+    "own activation, unroll": Row(Plan(own_tanh, reverse=True, unroll=3), options=OWN | UNROLL),
     "one sequence": Row(RULE, ()),
     "a batch of one": Row(Plan(squeezed=(0, 1), by_rule=True), (1, 1)),
     "one sequence, leak": Row(Plan(), (), options=LEAK),
@@ -94,6 +96,10 @@ ROWS = {
     "large, symbolic steps on a GPU": Row(
         Plan(by_rule=True, in_place=True, **FIRST), n_nodes=25, symbols=STEPS, backend="gpu"
     ),
+    "own rate": Row(Plan(rate=own_tanh), options={"rate": own_tanh}),
+    "small, currents": Row(SUMS._replace(**BY_RATE), options=CURRENTS),
+    "large, currents": Row(BATCH._replace(**BY_RATE), n_nodes=25, options=CURRENTS),
+    "one sequence, rate": Row(RULE._replace(rate=jnp.tanh), (), options={"rate": jnp.tanh}),
     "large on a GPU": Row(BATCH._replace(**FIRST, unroll=8), n_nodes=25, backend="gpu"),
     "large on a TPU": Row(BATCH._replace(**FIRST), n_nodes=25, backend="tpu"),
     "large, shared": Row(BATCH._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
@@ -224,8 +230,11 @@ def test_values_and_gradients_are_the_oracles(row: Row, masked: bool) -> None:
         values, pull = jax.vjp(partial(every_value, **options), *args)
         return values, pull(jax.tree.map(jnp.cos, values))
 
-    in_jax = "activation", "unroll"
-    of_oracle = {name: each for name, each in options.items() if name not in in_jax}
+    of_oracle = {name: each for name, each in options.items() if name != "unroll"}
+    for name in ("activation", "rate"):
+        is_linear = options.get(name, jnp.tanh) is jax.nn.identity
+        if name in options:
+            of_oracle[name] = oracle.IDENTITY if is_linear else oracle.TANH
     args = arguments(row)
     values = oracle.rnn_forward(*args, **of_oracle), *oracle.rnn_states(*args, **of_oracle)
     g_last, g_a, g_h = map(np.cos, values)
@@ -240,7 +249,7 @@ def total(options: Any, *args: Any) -> Any:
 
 # Every mode and order, of the plans whose rules differ most, and one of each other plan.
 BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
-FULL = "one sequence", "small, prime steps, leak", "large on a TPU"
+FULL = "one sequence", "small, prime steps, leak", "large on a TPU", "large, currents"
 HIGHER = [way for way in WAYS if way != "value and gradient"]
 # Not by forward mode alone, which takes a direction for each step.
 QUICK = ("forward over reverse", "reverse over forward")
@@ -248,7 +257,12 @@ MODES = [
     *((name, way) for name in FULL for way in HIGHER),
     *((name, QUICK[i % 2]) for i, name in enumerate(BY_RULE) if name not in FULL),
 ]
-PLAIN = OWN | {"unroll": 1}
+
+
+def in_a_plain_loop(options: Any) -> Any:
+    """The options, with an activation that has no rule."""
+    activation = options.get("activation", jnp.tanh)
+    return {**options, "activation": lambda a: activation(a), "unroll": 1}
 
 
 @pytest.mark.parametrize(
@@ -257,12 +271,13 @@ PLAIN = OWN | {"unroll": 1}
 @pytest.mark.usefixtures("place")
 def test_every_mode_and_order_is_jaxs_own_of_a_plain_loop(row: Row, way: str) -> None:
     derivative, plain = (
-        WAYS[way](partial(total, row.options | options)) for options in ({}, PLAIN)
+        WAYS[way](partial(total, options))
+        for options in (row.options, in_a_plain_loop(row.options))
     )
     assert_close(result(row, derivative), jax.jit(plain)(*arguments(row)), 1e-11)
 
 
-ALONE = "small", "large, leak", "long"
+ALONE = "small", "large, leak", "long", "small, currents"
 
 
 @pytest.mark.parametrize("row", [EXACT[name] for name in ALONE], ids=ALONE)
@@ -276,14 +291,15 @@ def test_derivatives_by_the_bias_or_the_state_alone(row: Row, by: str) -> None:
             return (params._replace(b=array), x, h0) if by == "b" else (params, x, array)
 
         def last(array: Any) -> Any:
-            return every_value(*args(array), **{**row.options, **options})[0]
+            return every_value(*args(array), **options)[0]
 
         array = params.b if by == "b" else h0
-        hessian = jax.hessian(lambda array: total({**row.options, **options}, *args(array)))
+        hessian = jax.hessian(lambda array: total(options, *args(array)))
         return jax.jacrev(last)(array), jax.jacfwd(last)(array), hessian(array)
 
-    expected = jax.jit(partial(derivatives, PLAIN))(*arguments(row))
-    assert_close(result(row, partial(derivatives, {})), expected, 1e-11)
+    plain = partial(derivatives, in_a_plain_loop(row.options))
+    expected = jax.jit(plain)(*arguments(row))
+    assert_close(result(row, partial(derivatives, row.options)), expected, 1e-11)
 
 
 # The programs of accelerators, as traced here

@@ -4,15 +4,15 @@ Slow and obvious on purpose, and independent of JAX. The gradients are backpropa
 written out by hand. Of a scalar loss, let `ga_t` and `gh_t` be the derivatives with respect to
 `a_t` and `h_t`, and `g.a_t` and `g.h_t` those parts that do not pass through a later step:
 
-    gh_t = g.h_t + ga_{t+1} wh^T + (1 - leak_{t+1}) * gh_{t+1}
+    gh_t = g.h_t + rate'(h_t) * (ga_{t+1} wh^T) + (1 - leak_{t+1}) * gh_{t+1}
     ga_t = g.a_t + leak_t * activation'(a_t) * gh_t
 
-    dwx = sum_t x_t^T ga_t      dwh = sum_t h_{t-1}^T ga_t      db = sum_t ga_t
-    dx_t = ga_t wx^T            dh_0 = ga_1 wh^T + (1 - leak_1) * gh_1
+    dwx = sum_t x_t^T ga_t      dwh = sum_t rate(h_{t-1})^T ga_t      db = sum_t ga_t
+    dx_t = ga_t wx^T            dh_0 = rate'(h_0) * (ga_1 wh^T) + (1 - leak_1) * gh_1
     dleak_t = (activation(a_t) - h_{t-1}) * gh_t
 
-Without a leak, leak_t is 1; without wx, x_t wx is x_t. A step that is a reset has `reset_to` for
-h_{t-1}, and one in the padding has h_t = h_{t-1} and a_t = 0.
+Without a rate, rate(h) is h; without a leak, leak_t is 1; without wx, x_t wx is x_t. A step that is
+a reset has `reset_to` for h_{t-1}, and one in the padding has h_t = h_{t-1} and a_t = 0.
 
 Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78
 (1990), 1550-1560.
@@ -33,7 +33,7 @@ FloatArray = NDArray[np.float64]
 
 
 class Differentiable(NamedTuple):
-    """An activation of the oracle: an elementwise function, and its derivative.
+    """An activation or a rate of the oracle: an elementwise function, and its derivative.
 
     If the derivative is bool, it selects: where it is false nothing passes. A number would pass NaN
     on there, as 0 times NaN is NaN.
@@ -56,6 +56,7 @@ class Differentiable(NamedTuple):
 TANH = Differentiable(np.tanh, lambda a: 1.0 - np.tanh(a) ** 2)
 # At 0 the derivative is 0, and it selects, as in jax.nn.relu.
 RELU = Differentiable(lambda a: np.maximum(a, 0.0), lambda a: a > 0.0)
+IDENTITY = Differentiable(lambda a: a, lambda a: np.ones_like(a))
 
 
 class Gradients(NamedTuple):
@@ -83,10 +84,11 @@ class Options(TypedDict, total=False):
     """The options of the oracle, which have the meaning they have in `jaxrnn`.
 
     Where one of them, or an array of `params`, is not as it must be, an error names it: a TypeError
-    for an activation or an unknown option, a ValueError for a shape or a number.
+    for an activation, a rate or an unknown option, a ValueError for a shape or a number.
 
     Attributes:
       activation: the activation with its derivative; by default tanh.
+      rate: the function of the state before `wh`, with its derivative; by default the identity.
       leak: the leak, which broadcasts to `(*batch, n_steps, n_nodes)`; by default 1.
       lengths: integers `(*batch,)`, from 0 to n_steps; by default all steps.
       resets: bool `(*batch, n_steps)`; by default none.
@@ -96,6 +98,7 @@ class Options(TypedDict, total=False):
     """
 
     activation: Differentiable
+    rate: Differentiable | None
     leak: ArrayLike | None
     lengths: ArrayLike | None
     resets: ArrayLike | None
@@ -160,9 +163,7 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
     if unknown := options.keys() - Options.__annotations__.keys():
         raise TypeError(f"the oracle has no option {', '.join(sorted(unknown))}")
     wx, wh, b = _float64(params)
-    x, activation = np.asarray(x, np.float64), options.get("activation", TANH)
-    expected = "an oracle.Differentiable, a function with its derivative, such as oracle.TANH"
-    require(isinstance(activation, Differentiable), "activation", expected, activation)
+    x, (activation, rate) = np.asarray(x, np.float64), _functions(options)
     steps, lengths, resets = _steps(x, h0, options)
     h0 = _full_h0(params, x, h0)
     reset_to = _full_h0(params, x, options.get("reset_to"))
@@ -175,7 +176,9 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
         for t in steps:
             if t < lengths[i]:
                 start[i][t] = reset_to[i] if resets[i][t] else h_tm1
-                a[i][t] = (x[i][t] if wx is None else x[i][t] @ wx) + start[i][t] @ wh + b
+                a[i][t] = (
+                    (x[i][t] if wx is None else x[i][t] @ wx) + rate.function(start[i][t]) @ wh + b
+                )
                 f[i][t] = activation.function(a[i][t])
                 h[i][t] = f[i][t]
                 if options.get("leak") is not None:
@@ -185,6 +188,15 @@ def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Op
             h_tm1 = h[i][t]
         last[i] = h_tm1
     return _Run(start, a, f, h, last)
+
+
+def _functions(options: Options) -> tuple[Differentiable, Differentiable]:
+    """The activation and the rate."""
+    given = {"activation": options.get("activation", TANH), "rate": options.get("rate") or IDENTITY}
+    for name, function in given.items():
+        expected = "an oracle.Differentiable, a function with its derivative, such as oracle.TANH"
+        require(isinstance(function, Differentiable), name, expected, function)
+    return given["activation"], given["rate"]
 
 
 def _full_leak(shape: tuple[int, ...], options: Options) -> FloatArray:
@@ -254,7 +266,7 @@ def rnn_gradients(
     wx, wh, b = _float64(params)
     run = _run(params, x, h0, options)
     x = np.asarray(x, np.float64)
-    derivative = options.get("activation", TANH).derivative
+    activation, rate = _functions(options)
     steps, lengths, resets = _steps(x, h0, options)
     leak = _full_leak(run.a.shape, options)
     g_last = np.broadcast_to(np.asarray(g_last, np.float64), run.last.shape)
@@ -271,14 +283,14 @@ def rnn_gradients(
             if t >= lengths[i]:  # h_t is h_{t-1}
                 gh_later = gh_t
                 continue
-            ga_t = g_a[i][t] + _times(derivative(run.a[i][t]), leak[i][t] * gh_t)
+            ga_t = g_a[i][t] + _times(activation.derivative(run.a[i][t]), leak[i][t] * gh_t)
             dleak[i][t] = (run.f[i][t] - run.start[i][t]) * gh_t
             if wx is not None:
                 dwx += np.outer(x[i][t], ga_t)
-            dwh += np.outer(run.start[i][t], ga_t)
+            dwh += np.outer(rate.function(run.start[i][t]), ga_t)
             db += ga_t
             dx[i][t] = ga_t if wx is None else ga_t @ wx.T
-            gh_later = ga_t @ wh.T
+            gh_later = _times(rate.derivative(run.start[i][t]), ga_t @ wh.T)
             if options.get("leak") is not None:
                 gh_later += (1 - leak[i][t]) * gh_t
             if resets[i][t]:
@@ -319,13 +331,14 @@ def rnn_stacked(
         h, last = oracle.rnn_stacked([params, params._replace(wx=np.eye(2))], np.ones((3, 1)))
         assert h.shape == (3, 2) and np.array_equal(last[1], h[-1])
     """
-    h, last = np.asarray(x, np.float64), []
+    h, below, last = np.zeros(0), np.asarray(x, np.float64), []
     for layer, state in zip(layers, h0 or [None] * len(layers), strict=True):
         runs = [
-            _run(params, h, state_of_direction, turned)
+            _run(params, below, state_of_direction, turned)
             for params, state_of_direction, turned in _directions(layer, options, layer, state)
         ]
         h = np.concatenate([run.h for run in runs], axis=-1)
+        below = _functions(options)[1].function(h)
         last.append(_as_layer(layer, [run.last for run in runs]))
     return LayerStates(h, tuple(last))
 
@@ -365,15 +378,18 @@ def stacked_gradients(
     """
     none = [None] * len(layers)
     rows = list(zip(layers, h0 or none, g_last or none, strict=True))
-    below = [np.asarray(x, np.float64)]
+    below, states, (_, rate) = [np.asarray(x, np.float64)], [], _functions(options)
     for layer, state, _ in rows:
-        below.append(rnn_stacked([layer], below[-1], [state], **options).h)
+        states.append(rnn_stacked([layer], below[-1], [state], **options).h)
+        below.append(rate.function(states[-1]))
     g = np.broadcast_to(np.asarray(g_h, np.float64), below.pop().shape)
     g_layers, g_h0 = [], []
-    for (layer, state, g_state), h in zip(reversed(rows), reversed(below), strict=True):
+    for k, (layer, state, g_state) in reversed(list(enumerate(rows))):
         g_of_h = g if isinstance(layer, RNNParams) else np.split(g, 2, axis=-1)
         gradients = [
-            rnn_gradients(params, h, each, g_h=part, g_last=0.0 if last is None else last, **turned)
+            rnn_gradients(
+                params, below[k], each, g_h=part, g_last=0.0 if last is None else last, **turned
+            )
             for params, each, part, last, turned in _directions(
                 layer, options, layer, state, g_of_h, g_state
             )
@@ -381,6 +397,7 @@ def stacked_gradients(
         g_layers.append(_as_layer(layer, [each.params for each in gradients]))
         g_h0.append(_as_layer(layer, [each.h0 for each in gradients]))
         g = np.sum([each.x for each in gradients], axis=0)
+        g = g if k == 0 else _times(rate.derivative(states[k - 1]), g)
     return StackedGradients(tuple(g_layers[::-1]), g, tuple(g_h0[::-1]))
 
 
