@@ -13,6 +13,7 @@ from jaxrnn import RNNParams, init_params
 # The parts of the benchmark. All but the last have cells.
 SIZES = "sizes"
 LEAK = "leak"  # as SIZES, with a leak of each node in all programs
+CURRENTS = "currents"  # as LEAK, with tanh as the rate, and no activation
 SETS = "sets"  # many parameter sets on the same sequences
 DEVICES = "devices"  # the same on one CPU device for each core, in a process of its own
 LENGTHS = "lengths"  # each sequence has its own number of steps
@@ -69,6 +70,7 @@ MANY_SETS = (
 SIZES_OF_PARTS: dict[str, tuple[tuple[int, ...], ...]] = {
     SIZES: ONE_SET,
     LEAK: ONE_SET[1:],
+    CURRENTS: ONE_SET,
     SETS: MANY_SETS,
     DEVICES: MANY_SETS,
     LENGTHS: ((32, 100, 8, 32), (32, 100, 64, 128), (64, 200, 64, 256)),
@@ -87,6 +89,7 @@ SIZES_OF_PARTS: dict[str, tuple[tuple[int, ...], ...]] = {
 QUICK_SIZES: dict[str, tuple[tuple[int, ...], ...]] = {
     SIZES: ((8, 50, 3, 16),),
     LEAK: ((8, 50, 3, 16),),
+    CURRENTS: ((8, 50, 3, 16),),
     SETS: ((8, 50, 4, 16, 4),),
     DEVICES: ((8, 50, 4, 16, 4),),
     LENGTHS: ((8, 50, 3, 16),),

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from bench.cells import COMPILE, IMPORT, LENGTHS, MODES, Cell, network
-from bench.kinds import kinds
+from bench.cells import IMPORT, LENGTHS, MODES, Cell, network
+from bench.kinds import COMPILING, kinds
 from bench.peers import PEERS, PLAIN, SCANS, Program, expected, scan_by_hand
 from bench.timing import Rounds, ratio, time_calls
 
@@ -63,7 +63,7 @@ def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: boo
     for kind in (kind for kind in kinds(cell) if kind in chosen):
         calls = {name: peer[kind] for name, peer in peers.items() if kind in peer}
         print(f"\n{kind}, {cell.part}: {cell}", flush=True)
-        if cell.part == COMPILE:
+        if kind == COMPILING:
             calls = {name: partial(compile_anew, call) for name, call in calls.items()}
             seconds, min_rounds = 0.0, 21
         else:
@@ -74,7 +74,7 @@ def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: boo
         rounds = time_calls(calls, seconds=seconds, min_rounds=min_rounds)
         for row in rows_of(rounds):
             row = {"part": cell.part, "cell": str(cell), "kind": kind, **row}
-            row["bytes"] = temporary_bytes(cell, peers[row["peer"]][kind])
+            row["bytes"] = temporary_bytes(cell, kind, peers[row["peer"]][kind])
             _print(row)
             rows.append(row)
     return rows
@@ -136,9 +136,9 @@ def rows_of(rounds: Rounds) -> list[Row]:
     ]
 
 
-def temporary_bytes(cell: Cell, call: Callable[[], Any]) -> int | None:
+def temporary_bytes(cell: Cell, kind: str, call: Callable[[], Any]) -> int | None:
     """The bytes that XLA allocates besides arguments and results; None where not reported."""
-    if cell.part in (MODES, COMPILE) or not isinstance(call, Program):
+    if cell.part == MODES or kind == COMPILING or not isinstance(call, Program):
         return None
     return int(call.compile().memory_analysis().temp_size_in_bytes)
 

@@ -7,7 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench.cells import CHECKPOINTS, COMPILE, DEVICES, LEAK, LENGTHS, MODES, SETS, SIZES, Cell
+from bench.cells import (
+    CHECKPOINTS,
+    COMPILE,
+    CURRENTS,
+    DEVICES,
+    LEAK,
+    LENGTHS,
+    MODES,
+    SETS,
+    SIZES,
+    Cell,
+)
 
 FORWARD = "forward"
 GRADIENT = "gradient"
@@ -28,6 +39,7 @@ CHEAP = (DIRECT, FORWARD, GRADIENT, BY_X, JVP, PRODUCT)
 KINDS = {
     SIZES: (FORWARD, GRADIENT, STATES),
     LEAK: (FORWARD, GRADIENT, STATES),
+    CURRENTS: (FORWARD, GRADIENT, COMPILING),
     SETS: (GRADIENT,),
     DEVICES: (GRADIENT,),
     LENGTHS: (FORWARD, GRADIENT),

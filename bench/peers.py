@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from bench.cells import (
     CHECKPOINTS,
     COMPILE,
+    CURRENTS,
     DEVICES,
     LEAK,
     LENGTHS,
@@ -77,7 +78,9 @@ Peer = dict[str, Callable[[], Any]]
 
 def jaxrnn(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
     """The package itself."""
-    options: Any = {"leak": node_leaks(cell)} if cell.part == LEAK else {}
+    options: Any = {"leak": node_leaks(cell)} if cell.part in (LEAK, CURRENTS) else {}
+    if cell.part == CURRENTS:
+        options |= {"activation": jax.nn.identity, "rate": jnp.tanh}
     last = partial(rnn_forward, **options)
     peer = _of_jax(cell, params, x, last, lambda params, x: rnn_states(params, x, **options).h)
     if cell.part == MODES:
@@ -154,8 +157,10 @@ def scan_by_hand(
         wx, wh, b = jax.tree.leaves(params)
 
         def step(h: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            f = jnp.tanh(x_t + h @ wh) if inputs_first else jnp.tanh(x_t @ wx + h @ wh + b)
-            h = h + leak * (f - h) if cell.part == LEAK else f
+            of_h = (jnp.tanh(h) if cell.part == CURRENTS else h) @ wh
+            a = x_t + of_h if inputs_first else x_t @ wx + of_h + b
+            f = a if cell.part == CURRENTS else jnp.tanh(a)
+            h = h + leak * (f - h) if cell.part in (LEAK, CURRENTS) else f
             return h, h if keep else None
 
         x = jnp.moveaxis(x, -2, 0)
@@ -386,7 +391,7 @@ class Entry(NamedTuple):
     on_gpu_only: bool = False
 
 
-BY_HAND = (SIZES, LEAK, SETS, DEVICES, CHECKPOINTS, MODES)
+BY_HAND = (SIZES, LEAK, CURRENTS, SETS, DEVICES, CHECKPOINTS, MODES)
 PLAIN = "plain scan"
 # The scans by hand. Unrolled steps of a loop pay on GPUs alone, where they are launched together.
 SCANS = {
@@ -433,7 +438,9 @@ def expected(cell: Cell, kind: str, params: RNNParams[Any], x: Any, *, with_leng
     if cell.n_sets is not None:
         params = jax.tree.map(lambda array: array[-1], params)
     options: Any = {"lengths": sequence_lengths(cell)} if with_lengths else {}
-    options |= {"leak": node_leaks(cell)} if cell.part == LEAK else {}
+    options |= {"leak": node_leaks(cell)} if cell.part in (LEAK, CURRENTS) else {}
+    if cell.part == CURRENTS:
+        options |= {"activation": oracle.IDENTITY, "rate": oracle.TANH}
     h = oracle.rnn_states(params, np.asarray(x), **options).h
     last = h[..., -1, :]
     if kind == FORWARD:

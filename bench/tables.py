@@ -8,7 +8,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CHECKPOINTS, COMPILE, DEVICES, IMPORT, LEAK, LENGTHS, MODES, SETS, SIZES
+from bench.cells import (
+    CHECKPOINTS,
+    COMPILE,
+    CURRENTS,
+    DEVICES,
+    IMPORT,
+    LEAK,
+    LENGTHS,
+    MODES,
+    SETS,
+    SIZES,
+)
 from bench.kinds import COMPILING, DIRECT, FORWARD, GRADIENT, KINDS, STATES
 from bench.peers import PEERS, PLAIN, SCANS
 
@@ -22,6 +33,7 @@ Part = dict[tuple[str, str], Group]
 CAPTIONS = {
     SIZES: "One parameter set. Bytes are divided by those of the scan by hand with the fewest.",
     "peers": "The other programs in these cells: **times as long as jaxrnn**, mean and least.",
+    CURRENTS: "Currents, with a leak of each node.",
     SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
     LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
     CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
@@ -45,6 +57,8 @@ def tables(results: Results, beside: str | None = None) -> str:
         return "\n\n".join(blocks)
     if SIZES in parts:
         blocks += [CAPTIONS["peers"], of_peers(parts[SIZES])]
+    if CURRENTS in parts:
+        blocks += [CAPTIONS[CURRENTS], of_currents(parts[CURRENTS])]
     if parts.keys() & {SETS, DEVICES}:
         blocks += [CAPTIONS[SETS], of_sets(parts)]
     for part in (LENGTHS, CHECKPOINTS):
@@ -116,6 +130,23 @@ def of_peers(part: Part) -> str:
             row[name] = f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None
         rows.append((short(kind), row))
     return table("", rows)
+
+
+def of_currents(part: Part) -> str:
+    """Currents: jaxrnn's time, how many times as fast as two scans by hand, and bytes."""
+    rows = []
+    for cell in cells(part):
+        row: dict[str, Any] = {}
+        for kind in (FORWARD, GRADIENT):
+            group = part.get((cell, kind), {})
+            row[f"{short(kind)}, us"] = microseconds(group.get("jaxrnn"))
+            row[f"{short(kind)}: best scan"] = speed(group, "jaxrnn")
+            row[f"{short(kind)}: plain scan"] = group[PLAIN]["ratio"][0] if PLAIN in group else None
+        row["bytes, gradient"] = fewer_bytes(part.get((cell, GRADIENT), {}), "jaxrnn")
+        compiled = part.get((cell, COMPILING), {})
+        row["compile: plain scan"] = compiled[PLAIN]["ratio"][0] if PLAIN in compiled else None
+        rows.append((cell, row))
+    return table("currents", [*rows, *means(rows)])
 
 
 def of_sets(parts: dict[str, Part]) -> str:
