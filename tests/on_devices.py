@@ -24,7 +24,7 @@ from jaxrnn import (
     rnn_step,
 )
 from tests.compiled import COLLECTIVES, communication, communication_in_loops
-from tests.helpers import assert_close, at
+from tests.helpers import assert_close
 from tests.on_hosts import results_of_readme
 
 # By default there is one of each kind of case, and all of them with HYPOTHESIS_PROFILE=long.
@@ -62,8 +62,7 @@ def states(params: Any, x: Any, options: Any) -> Any:
 
 WITHOUT: dict[str, Any] = {}
 WITH = {"lengths": LENGTHS}
-WAYS = [(last, WITH), (states, WITHOUT)]
-over_ways = pytest.mark.parametrize(("loss", "options"), WAYS if IS_LONG else WAYS[:1])
+WAYS = [(last, WITH), (states, WITHOUT)][: 2 if IS_LONG else 1]
 
 
 def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
@@ -98,24 +97,36 @@ def test_every_collective_is_found(name: str) -> None:
         assert communication_in_loops(compiled).keys() == in_loops
 
 
+SHARES: dict[str, Any] = {
+    "batch": ({"batch": 4}, (P(), BATCH)),
+    "sets": ({"sets": 4}, (SETS, P())),
+    "sets and batch": ({"sets": 2, "batch": 2}, (SETS, BATCH)),
+}
+
+
 @pytest.mark.parametrize(
-    ("loss", "options", "n_nodes"), [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)]
+    ("share", "loss", "options", "n_nodes"),
+    [
+        ("batch", last, WITHOUT, 4),
+        ("batch", states, WITH, 16),
+        ("batch", last, WITH, 64),
+        *((share, *way, 16) for share in ("sets", "sets and batch") for way in WAYS),
+    ],
 )
-def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes: int) -> None:
-    params = network(jax.random.key(0), n_nodes)
-    gradient = jax.jit(jax.value_and_grad(loss))
-    on = mesh(batch=4)
-    args = shared(params, on, P()), *(shared(each, on, BATCH) for each in (X, options))
-    assert_communicates({"all-reduce"}, gradient(params, X, options), gradient, *args)
-    assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
-
-
-@over_ways
-def test_shared_parameter_sets_need_no_communication(loss: Any, options: Any) -> None:
-    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
-    on = mesh(sets=4)
-    args = shared(STACK, on, SETS), *(shared(each, on, P()) for each in (X, options))
-    assert_communicates(set(), gradient(STACK, X, options), gradient, *args)
+def test_only_the_gradients_of_a_shared_batch_are_summed(
+    share: str, loss: Any, options: Any, n_nodes: int
+) -> None:
+    """Neither its values nor parameter sets need communication."""
+    sizes, specs = SHARES[share]
+    params, gradient = network(jax.random.key(0), n_nodes), jax.value_and_grad(loss)
+    if share != "batch":
+        params, gradient = STACK, jax.vmap(gradient, in_axes=(0, None, None))
+    gradient, on = jax.jit(gradient), mesh(**sizes)
+    args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, options))
+    needed = set() if share == "sets" else {"all-reduce"}
+    assert_communicates(needed, gradient(params, X, options), gradient, *args)
+    if share == "batch":
+        assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
 
 def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
@@ -162,14 +173,6 @@ def test_the_second_batch_axis_may_be_shared() -> None:
     gradient = jax.jit(jax.value_and_grad(last))
     args = shared(PARAMS, on, P()), shared(x, on, P(None, "batch")), WITHOUT
     assert_communicates({"all-reduce"}, gradient(PARAMS, x, WITHOUT), gradient, *args)
-
-
-@over_ways
-def test_parameter_sets_and_batch_may_both_be_shared(loss: Any, options: Any) -> None:
-    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
-    on = mesh(sets=2, batch=2)
-    args = shared(STACK, on, SETS), *(shared(each, on, BATCH) for each in (X, options))
-    assert_communicates({"all-reduce"}, gradient(STACK, X, options), gradient, *args)
 
 
 N_NODES = 4
@@ -223,36 +226,26 @@ def derivatives(name: str) -> Callable[..., Any]:
     return run
 
 
-SHARES: dict[str, Any] = {
-    "batch": ({"batch": 4}, (P(), P("batch"))),
-    "sets": ({"sets": 4}, (P("sets"), P())),
-    "sets and batch": ({"sets": 2, "batch": 2}, (P("sets"), P("batch"))),
-    "shard_map": ({"batch": 4}, (P(), P("batch"))),
-}
-
-
 @cache
 def of_one_device(name: str, share: str) -> Any:
-    """What one device gives, as NumPy arrays; `share` is "sets" for "sets and batch" too.
+    """What one device gives; `share` is "sets" for "sets and batch" too.
 
     For `shard_map` it is put together from the parts of the batch, as each part uses the same key
     for dropout.
     """
-    run = derivatives(name)
+    run, params, args = derivatives(name), SMALL, (X, WHERE)
     if share == "sets":
-        run = jax.vmap(run, in_axes=(0, None, None))
-        return jax.tree.map(np.asarray, jax.jit(run)(SMALL_STACK, X, WHERE))
-    if share == "batch":
-        return jax.tree.map(np.asarray, jax.jit(run)(SMALL, X, WHERE))
-    program = jax.jit(run)
-    parts = [program(SMALL, *at((X, WHERE), slice(first, first + 2))) for first in range(0, 8, 2)]
-    outs, *gradients = zip(*parts, strict=True)
-    by_params, by_x = zip(*(zip(*each, strict=True) for each in gradients), strict=True)
-    out = jax.tree.map(lambda *arrays: np.concatenate(arrays), *outs)
-    sums = [jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *each) for each in by_params]
-    return out, *zip(sums, map(np.concatenate, by_x), strict=True)
+        run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK
+    if share != "shard_map":
+        return jax.device_get(jax.jit(run)(params, *args))
+    parts = jax.tree.map(lambda array: array.reshape(4, 2, *array.shape[1:]), args)
+    out, *gradients = jax.device_get(jax.jit(jax.vmap(run, (None, 0, 0)))(params, *parts))
+    joined = partial(jax.tree.map, np.concatenate)
+    added_up = partial(jax.tree.map, partial(np.sum, axis=0))
+    return joined(out), *((added_up(by_params), joined(by_x)) for by_params, by_x in gradients)
 
 
+SHARES["shard_map"] = SHARES["batch"]
 MESHES = [
     (share, kind, is_set)
     for share in SHARES
@@ -289,7 +282,7 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, WHERE))
     with jax.set_mesh(on) if is_set else nullcontext():
         compiled = jax.jit(run).lower(*args).compile()
-        actual = jax.tree.map(np.asarray, compiled(*args))
+        actual = jax.device_get(compiled(*args))
     needed = set() if share == "sets" else {"all-reduce"}
     assert communication(compiled).keys() <= needed
     if "checkpoints" not in name:  # with them the gradient is added up once for each piece
@@ -332,15 +325,14 @@ def test_each_argument_may_be_shared_or_not(sizes: tuple[int, int], seed: int) -
 
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
     """The last state, with one argument multiplied by a number that each device has of its own."""
-    if what in RNNParams._fields:
-        value = getattr(params, what)
-        params = params._replace(**{what: value * each})
-        return rnn_forward(params, x)
-    if what == "leak":
-        return rnn_forward(params, x, leak=0.5 * each)
-    if what == "reset_to":
-        return rnn_forward(params, x, resets=RESETS, reset_to=params.b * each)
-    return rnn_forward(params, x, params.b * each)
+    options: dict[str, Any] = {
+        "leak": {"leak": 0.5 * each},
+        "h0": {"h0": params.b * each},
+        "reset_to": {"resets": RESETS, "reset_to": params.b * each},
+    }
+    if what not in options:
+        params = params._replace(**{what: getattr(params, what) * each})
+    return rnn_forward(params, x, **options.get(what, {}))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
 from tests.checked_calls import REFERENCES, Reference
-from tests.compiled import n_products
+from tests.compiled import n_products, temporary_bytes
 from tests.helpers import (
     ACTIVATIONS,
     H0,
@@ -29,6 +29,7 @@ from tests.helpers import (
     filled,
     loss,
     numbers,
+    own_tanh,
 )
 
 # Against the oracle, which has a rule of its own for every option
@@ -68,15 +69,15 @@ class Row(NamedTuple):
 
 MANY, FEW = Sizes((2, 3), 6, 3, 4), Sizes((3,), 3, 3, 4)  # few have no rule
 THREE, WITHOUT_WEIGHTS = Sizes((3,), 7, 3, 4), Sizes((3,), 7, None, 4)
-REVERSE, CHECKPOINTS = {"reverse": True}, {"checkpoint_every": 4}
+REVERSE = {"reverse": True}
 NODES, EACH = {"reset_to": (4,)}, {"reset_to": (2, 3, 4)}
 ROWS = {
-    "lengths": Row(MANY, ("lengths",)),
+    "lengths, one piece": Row(MANY, ("lengths",), static={"checkpoint_every": 7}),
     "resets": Row(MANY, ("resets",), shapes=NODES, static=REVERSE),
     "both": Row(MANY, shapes=EACH),
     "both, reverse, relu": Row(MANY, activation="relu", shapes=NODES, static=REVERSE),
     "both, reverse, silu": Row(MANY, activation="silu", shapes=EACH, static=REVERSE),
-    "both, checkpoints": Row(MANY, shapes=EACH, static=CHECKPOINTS),
+    "both, pieces of one": Row(MANY, shapes=EACH, static={"checkpoint_every": 1}),
     "both, few steps": Row(FEW, shapes={"reset_to": (3, 4)}, static=REVERSE),
     "leak": Row(THREE, shapes={"leak": (3, 7, 4), **NODES}),
     "leak of nodes, no wx": Row(WITHOUT_WEIGHTS, shapes={"leak": (4,), **NODES}, static=REVERSE),
@@ -93,7 +94,11 @@ ROWS = {
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
     "layers": Row(MANY, shapes={"leak": (2, 3, 6, 1), **NODES}, directions=(1, 2, 1)),
     "layers, silu": Row(
-        MANY, activation="silu", shapes=EACH, directions=(2,), static=REVERSE | CHECKPOINTS
+        MANY,
+        activation="silu",
+        shapes=EACH,
+        directions=(2,),
+        static=REVERSE | {"checkpoint_every": 4},
     ),
 }
 
@@ -186,6 +191,8 @@ HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
     ("forward over reverse", of_leak, jnp.tanh, with_leak(4), BACK_TO),
     ("reverse over reverse", of_leak, jnp.tanh, with_leak(2, 3, 6, 1), BACK_TO),
     ("forward over reverse", of_layers, jnp.tanh, PARAMS, MASKS | {"reset_to": 0.25}),
+    ("forward over reverse", loss, jnp.tanh, PARAMS, REVERSED | {"checkpoint_every": 5}),
+    ("reverse over forward", loss, own_tanh, PARAMS, REVERSED | {"checkpoint_every": 5}),
 ]
 
 
@@ -193,11 +200,15 @@ HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
 def test_the_rule_is_jaxs_own_derivative(
     way: str, loss: Any, activation: Any, params: RNNParams[Any], options: Any
 ) -> None:
-    def derivative(f: Any) -> Any:
-        return jax.jit(WAYS[way](partial(loss, f, options)))(params, X, H0)
+    """Also in pieces, whatever the activation."""
 
+    def derivative(*how: Any) -> Any:
+        return jax.jit(WAYS[way](partial(loss, *how)))(params, X, H0)
+
+    whole = {name: each for name, each in options.items() if name != "checkpoint_every"}
     with jax.enable_x64(True):
-        assert_close(derivative(activation), derivative(lambda a: activation(a)), 1e-11)
+        expected = derivative(lambda a: activation(a), whole)
+        assert_close(derivative(activation, options), expected, 1e-11)
 
 
 @pytest.mark.parametrize("size", [1.0, -2.0, 1e25])
@@ -282,6 +293,21 @@ def test_what_is_not_differentiated_costs_nothing() -> None:
     of_each = [n_products(jax.grad(last, argnums=i), *structs) - 3 for i in every]
     assert of_each == [1, 1, 0, 1, 0]  # by wx, wh, b, x and h0
     assert n_products(jax.grad(last, argnums=every), *structs) == 3 + sum(of_each)
+
+
+def test_checkpoints_keep_fewer_states() -> None:
+    shapes = (4, 64), (64, 64), (64,), (8, 2500, 4)
+    *params, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+
+    def of_gradient(every: int | None) -> int:
+        def total(params: Any, x: Any) -> Any:
+            return jnp.sum(rnn_forward(params, x, checkpoint_every=every, unroll=1))
+
+        return temporary_bytes(jax.grad(total), RNNParams(*params), x)
+
+    of_a_step = 8 * 64 * np.dtype(np.float32).itemsize
+    assert of_gradient(None) > 2500 * of_a_step
+    assert of_gradient(50) < 4 * 50 * of_a_step
 
 
 def test_gradients_by_parameters_where_inputs_are_integers() -> None:

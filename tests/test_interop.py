@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from inspect import signature
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from jax.nn.initializers import zeros
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing.relations import RELATIONS
 from jaxrnn.testing.strategies import Case
-from tests.bad_calls import Missing, replaced
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like, scanned
 
 N_FEATURES, N_NODES = 3, 4
@@ -134,7 +132,7 @@ def test_states_are_in_the_order_of_layers_and_then_directions() -> None:
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
 CELL = to_cell((PARAMS,))
-ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
+ONNX, LINEN, NNX = (to(PARAMS) for to in (interop.to_onnx, interop.to_linen, interop.to_nnx))
 UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 WIDER = {"weight_ih_l0_reverse": np.ones((5, 3)), "weight_hh_l0_reverse": np.ones((5, 5))}
@@ -162,6 +160,21 @@ WRONG: dict[str, Callable[[], object]] = {
     ),
     "ValueError: state_dict must have no other entries, but has ['weight_ih_l0', ": (
         lambda: interop.from_torch(TORCH | CELL)
+    ),
+    "ValueError: state_dict must have an entry 'weight_ih'": (
+        lambda: interop.from_torch({"weight_hh": CELL["weight_hh"]})
+    ),
+    "ValueError: state_dict must have no other entries, but has [1]": (
+        lambda: interop.from_torch(CELL | cast(Any, {1: X}))
+    ),
+    "ValueError: params['i'] must have an entry 'bias'": (
+        lambda: interop.from_linen(LINEN | {"i": {"kernel": PARAMS.wx}})
+    ),
+    "ValueError: params['h'] must have no other entries, but has ['bias']": (
+        lambda: interop.from_linen(LINEN | {"h": LINEN["h"] | {"bias": PARAMS.b}})
+    ),
+    "ValueError: state must have an entry 'dense_h', but has ['dense_i']": (
+        lambda: interop.from_nnx({"dense_i": NNX["dense_i"]})
     ),
     "TypeError: inputs['R'] must be an array that NumPy can read": (
         lambda: interop.from_onnx(ONNX | {"R": [[1], [1, 2]]})
@@ -209,45 +222,7 @@ def test_the_error_says_what_is_wrong(message: str) -> None:
 def test_the_error_says_which_shape_of_states_fits(shape: tuple[int, ...]) -> None:
     fits = "h must be of shape (3, *batch, 4) to fit layers of [4, 4, 4] nodes, but is of shape "
     with pytest.raises(ValueError, match=re.escape(f"{fits}{shape}")):
-        interop.unstack_states(np.ones(shape), network(3))
-
-
-# The functions that read a mapping, such a mapping, and those of its entries that may be missing
-MAPPINGS: dict[str, tuple[Callable[[Any], Any], dict[str, Any], list[str]]] = {
-    "torch": (interop.from_torch, TORCH, []),
-    "torch, a cell": (interop.from_torch, CELL, []),
-    "onnx": (interop.from_onnx, ONNX, ["B"]),
-    "keras": (interop.from_keras, KERAS, ["bias"]),
-    "linen": (interop.from_linen, LINEN, []),
-    "nnx": (interop.from_nnx, interop.to_nnx(PARAMS), []),
-}
-
-
-def places(mapping: dict[str, Any], around: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in mapping.items():
-        yield (*around, key)
-        if isinstance(value, dict):
-            yield from places(value, (*around, key))
-
-
-@pytest.mark.parametrize("name", MAPPINGS)
-def test_the_error_names_an_entry_that_is_missing_wrong_or_unknown(name: str) -> None:
-    read, mapping, optional = MAPPINGS[name]
-    argument, *_ = signature(read).parameters
-
-    def check(place: tuple[Any, ...], value: Any, message: str) -> None:
-        around = argument + "".join(f"['{key}']" for key in place[:-1])
-        with pytest.raises((TypeError, ValueError), match=re.escape(around + message)):
-            read(replaced(mapping, place, value))
-
-    for place in places(mapping):
-        *around, key = place
-        if key not in optional:
-            check(place, Missing, f" must have an entry '{key}'")
-        check(place, np.ones(()), f"['{key}'] must be ")
-        for unknown in ("weight_hr_l0", 1):
-            has = f" must have no other entries, but has [{unknown!r}]"
-            check((*around, unknown), np.ones(4), has)
+        unstack(np.ones(shape), network(3))
 
 
 @pytest.mark.parametrize("mapping", [TORCH, CELL])
