@@ -96,22 +96,6 @@ def test_an_activation_may_hold_a_row(batch: int) -> None:
     assert_close(rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(gains * a)), h, 1e-5)
 
 
-class Doubled:
-    """A callable to which there can be no weak reference."""
-
-    __slots__ = ()
-
-    def __call__(self, a: jax.Array) -> jax.Array:
-        return jnp.tanh(2 * a)
-
-
-def test_any_callable_is_an_activation() -> None:
-    x = jnp.ones((3, 3))
-    expected = rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(2 * a))
-    for _ in range(2):
-        assert_equal(rnn_forward(PARAMS, x, activation=Doubled()), expected)
-
-
 # The dtypes of params, x and h0, and that of the results.
 DTYPES = [
     "bfloat16 bfloat16 bfloat16 bfloat16",

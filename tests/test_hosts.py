@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,17 +35,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(n_processes: int, n_devices: int) -> Processes:
         command = [sys.executable, "-m", "tests.on_hosts", str(tmp_path), free_address()]
+        devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
+        options: Any = {"cwd": Path(__file__).parent.parent, "env": os.environ | devices}
         for i in range(n_processes):
             with (tmp_path / f"{i}.log").open("wb") as log:
-                process = subprocess.Popen(
-                    [*command, str(n_processes), str(i)],
-                    cwd=Path(__file__).parent.parent,
-                    env=os.environ
-                    | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)},
-                    stdout=log,
-                    stderr=log,
-                )
-            processes.append(process)
+                words = [*command, str(n_processes), str(i)]
+                processes.append(subprocess.Popen(words, stdout=log, stderr=log, **options))
         return processes
 
     yield start
@@ -74,15 +70,14 @@ def logs(folder: Path) -> str:
 def test_two_hosts_give_what_one_device_gives_until_one_is_killed(
     start: Start, tmp_path: Path, victim: int
 ) -> None:
-    """Steps with a shared batch and with shared parameter sets, and the code of the README.
+    """Steps with a shared batch, and the code of the README, which shares parameter sets too.
 
     The other process then ends within JAX's timeouts, also if the first is killed, which
     coordinates.
     """
     processes = start(2, 2)
-    params, stack, x = on_hosts.arguments()
-    of_lengths = on_hosts.gradient_of_layers(params, x, on_hosts.LENGTHS)
-    of_steps = on_hosts.update(params, x), on_hosts.update_sets(stack, x), of_lengths
+    args = on_hosts.arguments()
+    of_steps = on_hosts.update(*args), on_hosts.gradient_of_layers(*args, on_hosts.LENGTHS)
     expected = jax.tree.leaves((of_steps, on_hosts.results_of_readme()))
     trains = [tmp_path / f"{i}.trains" for i in range(2)]
     wait_for(lambda: has_ended(*processes) or all(map(Path.exists, trains)), 120, tmp_path)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,12 +85,22 @@ class Fixed:
         return Fixed.cell(a)  # type: ignore[no-any-return]
 
 
+class Slotted(NamedTuple):
+    """Reads a cell as a callable to which there can be no weak reference."""
+
+    cell: Any
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        return self.cell(a)  # type: ignore[no-any-return]
+
+
 READS: dict[str, Callable[[Cell], Callable[[Any], Any]]] = {
     "an object": lambda cell: cell,
     "a bound method": lambda cell: cell.__call__,
     "a closure": lambda cell: lambda a: cell(a),
     "a partial": lambda cell: jax.tree_util.Partial(Cell.__call__, cell),
     "a global": lambda cell: Fixed.activation,
+    "without weak references": lambda cell: Slotted(cell),
 }
 PARAMS = RNNParams(None, np.eye(2) / 2, None)
 CALLS: dict[str, Callable[..., Any]] = {

@@ -1,8 +1,6 @@
 """The relations of `jaxrnn.testing` hold of right cells, and each finds the bugs that it is for."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -440,18 +438,6 @@ def test_bug_is_found(bug: str) -> None:
     run, case, found_by = BUGS[bug]
     with pytest.raises(AssertionError, match=f"^{found_by}: "):
         ALL[found_by](run, case)
-
-
-def test_bugs_are_found_without_assert_statements() -> None:
-    """`python -O` leaves these out, in the oracle too."""
-    script = """
-from tests import test_oracle, test_relations
-for bug in ("weakly typed", "float32 constant", "float32 inside"):
-    test_relations.test_bug_is_found(bug)
-for bad in test_oracle.BAD:
-    test_oracle.test_what_does_not_fit_is_named(*bad)
-"""
-    subprocess.run([sys.executable, "-O", "-c", script], check=True)
 
 
 # The line for the impatient, and bad cases
