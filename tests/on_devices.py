@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -129,32 +130,24 @@ def test_only_the_gradients_of_a_shared_batch_are_summed(
         assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
 
-def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
-    """Their types have it, and from these JAX decides on which devices it goes on."""
-    gradient = jax.vmap(jax.grad(last), in_axes=(0, None, None))
+@pytest.mark.parametrize(
+    "fields", [RNNParams._fields, *((each,) for each in (RNNParams._fields if IS_LONG else ["wh"]))]
+)
+def test_gradients_of_parameter_sets_have_their_explicit_axis(fields: tuple[str, ...]) -> None:
+    """Their types have it, and from these JAX decides on which devices it goes on.
 
-    def axes_of_gradient(stack: Any) -> Any:
-        leaves = jax.eval_shape(lambda stack: gradient(stack, X, {}), stack)
-        return [leaf.sharding.spec[0] for leaf in leaves]
-
+    Also if there is one parameter that is on the mesh, and neither the others nor x are.
+    """
     on = mesh(AxisType.Explicit, sets=4)
-    with jax.set_mesh(on):
-        stack = shared(STACK, on, SETS)
-        assert axes_of_gradient(stack) == ["sets"] * 3
-        actual = jax.jit(gradient)(stack, X, {})
-    assert_close(actual, gradient(STACK, X, {}), 1e-6)
-
-
-@pytest.mark.parametrize("field", RNNParams._fields if IS_LONG else ["wh"])
-def test_one_parameter_on_an_explicit_axis(field: str) -> None:
-    """The other parameters and x are on no mesh."""
-    on = mesh(AxisType.Explicit, sets=4)
-    nothing: Any = RNNParams(None, None, None)
-    axes, stack = nothing._replace(**{field: 0}), getattr(STACK, field)
-    both = jax.value_and_grad(partial(last, x=X, options=WITH))
-    run = jax.jit(jax.vmap(both, in_axes=(axes,)))
-    actual = run(PARAMS._replace(**{field: shared(stack, on, SETS)}))
-    assert_close(actual, run(PARAMS._replace(**{field: stack})), 1e-6)
+    stacks = {field: getattr(STACK, field) for field in fields}
+    axes: Any = RNNParams(*(0 if field in fields else None for field in RNNParams._fields))
+    run = jax.vmap(jax.value_and_grad(partial(last, x=X, options=WITH)), in_axes=(axes,))
+    with jax.set_mesh(on) if len(fields) > 1 else nullcontext():
+        params = PARAMS._replace(**shared(stacks, on, SETS))
+        _, types = jax.eval_shape(lambda: run(params))
+        assert [each.sharding.spec[0] for each in types] == ["sets"] * 3
+        actual = jax.jit(run)(params)
+    assert_close(actual, run(PARAMS._replace(**stacks)), 1e-6)
 
 
 def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
@@ -182,14 +175,6 @@ SMALL = network(jax.random.key(0), N_NODES)
 SMALL_STACK = jax.vmap(partial(network, n_nodes=N_NODES))(jax.random.split(jax.random.key(0), 4))
 
 
-def step(params: Any, x: Any, **_: Any) -> Any:
-    return rnn_step(params, params.b, x[:, 0])
-
-
-def both_directions(params: Any, x: Any, **options: Any) -> Any:
-    return rnn_bidirectional((params, params), x, **options)
-
-
 def layers(params: Any, x: Any, **options: Any) -> Any:
     """Two layers with dropout between them."""
     network = (params, params._replace(wx=params.wh))
@@ -198,11 +183,11 @@ def layers(params: Any, x: Any, **options: Any) -> Any:
 
 # Each with options of its own, or options that change its loops.
 FUNCTIONS: dict[str, Any] = {
-    "rnn_step": step,
+    "rnn_step": lambda params, x, **_: rnn_step(params, params.b, x[:, 0]),
     "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
     "rnn_forward, checkpoints": partial(rnn_forward, checkpoint_every=2),
     "rnn_states": partial(rnn_states, leak=jnp.linspace(0.1, 1, N_NODES)),
-    "rnn_bidirectional": both_directions,
+    "rnn_bidirectional": lambda params, x, **where: rnn_bidirectional((params,) * 2, x, **where),
     "rnn_stacked": layers,
 }
 
@@ -246,12 +231,7 @@ def of_one_device(name: str, share: str) -> Any:
 
 
 SHARES["shard_map"] = SHARES["batch"]
-MESHES = [
-    (share, kind, is_set)
-    for share in SHARES
-    for kind in (AxisType.Explicit, AxisType.Auto)
-    for is_set in (False, True)
-]
+MESHES = list(product(SHARES, (AxisType.Explicit, AxisType.Auto), (False, True)))
 # Every function on every mesh takes minutes. By default every second one is tested, on one mesh.
 
 
@@ -260,7 +240,6 @@ MESHES = [
     [
         pytest.param(
             *(name, *on),
-            id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set",
             # With `--dist loadgroup` one process has all that use the same result of one device.
             marks=pytest.mark.xdist_group(f"{name}, {on[0].removesuffix(' and batch')}"),
         )

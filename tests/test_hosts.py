@@ -16,8 +16,6 @@ import pytest
 from tests import on_hosts
 from tests.helpers import assert_close
 
-Processes = list[subprocess.Popen[bytes]]
-Start = Callable[[int, int], Processes]
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -29,21 +27,18 @@ def free_address() -> str:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `on_hosts.py` in processes, each with some devices, and kills them after the test."""
-    processes: Processes = []
-
-    def start(n_processes: int, n_devices: int) -> Processes:
-        command = [sys.executable, "-m", "tests.on_hosts", str(tmp_path), free_address()]
-        devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)}
-        options: Any = {"cwd": Path(__file__).parent.parent, "env": os.environ | devices}
-        for i in range(n_processes):
-            with (tmp_path / f"{i}.log").open("wb") as log:
-                words = [*command, str(n_processes), str(i)]
-                processes.append(subprocess.Popen(words, stdout=log, stderr=log, **options))
-        return processes
-
-    yield start
+def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two that run `on_hosts.py`, each with two devices. They are killed after the test."""
+    command = [sys.executable, "-m", "tests.on_hosts", str(tmp_path), free_address(), "2"]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    options: Any = {"cwd": Path(__file__).parent.parent, "env": env}
+    processes = []
+    for i in range(2):
+        with (tmp_path / f"{i}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen([*command, str(i)], stdout=log, stderr=log, **options)
+            )
+    yield processes
     for process in processes:
         process.kill()
         process.wait()
@@ -68,14 +63,13 @@ def logs(folder: Path) -> str:
 # The first is killed with HYPOTHESIS_PROFILE=long.
 @pytest.mark.parametrize("victim", [0 if IS_LONG else 1])
 def test_two_hosts_give_what_one_device_gives_until_one_is_killed(
-    start: Start, tmp_path: Path, victim: int
+    processes: list[subprocess.Popen[bytes]], tmp_path: Path, victim: int
 ) -> None:
     """Steps with a shared batch, and the code of the README, which shares parameter sets too.
 
     The other process then ends within JAX's timeouts, also if the first is killed, which
     coordinates.
     """
-    processes = start(2, 2)
     args = on_hosts.arguments()
     of_steps = on_hosts.update(*args), on_hosts.gradient_of_layers(*args, on_hosts.LENGTHS)
     expected = jax.tree.leaves((of_steps, on_hosts.results_of_readme()))

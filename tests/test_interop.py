@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
-from typing import Any, NamedTuple, cast
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,14 @@ for name, to, back in (
     ROUND_TRIPS[f"{name}, residual"] = partial(to, **RESIDUAL), partial(back, **RESIDUAL), EIGHTHS
 
 
+@pytest.fixture(autouse=True)
+def as_other_libraries_need_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keras on JAX, and implicit promotion of ranks."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
 def test_what_goes_out_comes_back(name: str, dtype: Any) -> None:
@@ -107,27 +115,17 @@ STATES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
 def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
+    """In the order of layers and then of directions."""
     layers, (h,) = STATES[name]
     h = h.astype(dtype)
     states = interop.unstack_states(h, layers)
     assert_equal(interop.stack_states(states), h)
+    assert_equal(jax.tree.leaves(states), list(h))
     is_pair = [not isinstance(layer, RNNParams) for layer in layers]
     assert [isinstance(state, tuple) for state in states] == is_pair
     interop.stack_states(states).fill(7)
     jax.tree.map(lambda state: state.fill(7), states)
     assert np.all(h != 7)
-
-
-def test_states_are_in_the_order_of_layers_and_then_directions() -> None:
-    layers = network(2, bidirectional=True)
-    last = rnn_stacked(layers, np.float32(X)).last
-    h_n = interop.stack_states(last)
-    ((a, b), (c, d)) = last
-    assert_equal(h_n, np.stack([a, b, c, d]))
-    assert_equal(interop.stack_states(last[0]), h_n[:2])
-    one = rnn_forward(PARAMS, np.float32(X))
-    (h0,) = interop.unstack_states(interop.stack_states([one]), (PARAMS,))
-    assert_equal(h0, np.asarray(one))
 
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
@@ -245,18 +243,8 @@ def with_library(*modules: str) -> pytest.MarkDecorator:
     )
 
 
+KERAS = with_library("keras"), pytest.mark.filterwarnings("ignore")  # it warns
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
-
-
-def gradients(layers: Any, activation: str, g: Any, **options: Any) -> Any:
-    """Values, and the gradients by the layers of `sum(g.h * h) + sum(g.last * last)`."""
-
-    def run(layers: Any) -> Any:
-        return rnn_stacked(layers, X, activation=ACTIVATIONS[activation], **options)
-
-    with jax.enable_x64(True):
-        out, pull = jax.vjp(run, layers)
-        return out, pull(g(out))[0]
 
 
 def tensors(entries: dict[str, Any]) -> dict[str, Any]:
@@ -292,17 +280,22 @@ def test_torch(
         states, h_n = rnn(x, h0)
         return packing.pad_packed_sequence(states, True)[0], h_n
 
+    def loss(states: Any, last: Any) -> Any:
+        return (states**2).sum() + (last**3).sum()
+
     states, h_n = run()
-    (torch.sum(states**2) + torch.sum(h_n**3)).backward()
+    loss(states, h_n).backward()
     layers = interop.from_torch(rnn.state_dict())
     real = (np.arange(6) < (6 if lengths is None else lengths[:, None]))[..., None]
-
-    def g(out: Any) -> Any:
-        of_last = jax.tree.map(lambda last: 3 * last**2, out.last)
-        return out._replace(h=jnp.where(jnp.asarray(real), 2 * out.h, 0), last=of_last)
-
     h0 = interop.unstack_states(h_0, layers)
-    out, ours = gradients(layers, activation, g, h0=h0, lengths=lengths)
+    call: Any = {"activation": ACTIVATIONS[activation], "lengths": lengths}
+
+    def here(layers: Any) -> Any:
+        out = rnn_stacked(layers, X, h0, **call)
+        return loss(jnp.where(real, out.h, 0), jnp.stack(jax.tree.leaves(out.last))), out
+
+    with jax.enable_x64(True):
+        ours, out = jax.grad(here, has_aux=True)(layers)
     assert_close(np.where(real, out.h, 0), states.detach().numpy(), 1e-12)
     assert_close(interop.stack_states(out.last), h_n.detach().numpy(), 1e-12)
     theirs = {key: value.grad.numpy() for key, value in rnn.named_parameters()}
@@ -327,13 +320,15 @@ def test_a_cell_of_torch(activation: str, biased: bool) -> None:
     options: Any = {"nonlinearity": activation, "bias": biased, "dtype": torch.float64}
     cell = torch.nn.RNNCell(N_FEATURES, N_NODES, **options)
     (h_0,) = numbers((2, N_NODES), seed=1)
+    layers: Any
     for layers in (interop.from_torch(cell.state_dict()), network(1, biased=biased)):
         cell.load_state_dict(tensors(to_cell(layers)))
         h = torch.from_numpy(h_0)
         for x_t in torch.from_numpy(X.swapaxes(0, 1)):
             h = cell(x_t, h)
-        out, _ = gradients(layers, activation, lambda out: out, h0=[h_0])
-        assert_close(out.last[0], h.detach().numpy(), 1e-12)
+        with jax.enable_x64(True):
+            last = rnn_forward(layers[0], X, h_0, activation=ACTIVATIONS[activation])
+        assert_close(last, h.detach().numpy(), 1e-12)
 
 
 def half_square(run: Callable[[Any], Any], weights: Any) -> tuple[Any, Any]:
@@ -347,19 +342,8 @@ def half_square(run: Callable[[Any], Any], weights: Any) -> tuple[Any, Any]:
     return last, gradient
 
 
-@pytest.fixture
-def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keras on JAX, which needs implicit promotion of ranks."""
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with jax.numpy_rank_promotion("allow"):
-        yield
-
-
-class Theirs(NamedTuple):
-    """A layer of another library: its weights, and its states and last state with such weights."""
-
-    weights: Any
-    run: Callable[..., tuple[Any, Any]]
+# The weights of a layer of another library, and a function from such weights to states and last.
+Theirs: TypeAlias = tuple[Any, Callable[..., tuple[Any, Any]]]
 
 
 def keras_layer(activation: str, **settings: Any) -> Theirs:
@@ -376,7 +360,7 @@ def keras_layer(activation: str, **settings: Any) -> Theirs:
         (h, last), _ = layer.stateless_call(values, others, np.float32(X), mask=mask)
         return h, last
 
-    return Theirs({each.name: each.numpy() for each in layer.weights}, run)
+    return {each.name: each.numpy() for each in layer.weights}, run
 
 
 def linen_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
@@ -390,7 +374,7 @@ def linen_layer(activation: str, residual: bool = False, **settings: Any) -> The
         last, h = rnn.apply({"params": {"cell": weights}}, x, seq_lengths=lengths)
         return h, last
 
-    return Theirs(rnn.init(jax.random.key(0), x)["params"]["cell"], run)
+    return rnn.init(jax.random.key(0), x)["params"]["cell"], run
 
 
 def nnx_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
@@ -408,32 +392,23 @@ def nnx_layer(activation: str, residual: bool = False, **settings: Any) -> Their
         last, h = rnn(jnp.float32(X), initial_carry=h0, seq_lengths=lengths)
         return h, last
 
-    return Theirs(nnx.to_pure_dict(state)["cell"], run)
+    return nnx.to_pure_dict(state)["cell"], run
 
 
-KERAS_MARKS = [with_library("keras"), pytest.mark.filterwarnings("ignore")]  # it warns
-FLAX_MARKS = [with_library("flax")]
 # What makes a layer, what reads and what writes its weights, and settings to try.
 LIBRARIES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
-    "keras": (keras_layer, interop.from_keras, interop.to_keras, {"use_bias": False}, KERAS_MARKS),
-    "linen": (linen_layer, interop.from_linen, interop.to_linen, RESIDUAL, FLAX_MARKS),
-    "nnx": (nnx_layer, interop.from_nnx, interop.to_nnx, RESIDUAL, FLAX_MARKS),
+    "keras": (keras_layer, interop.from_keras, interop.to_keras, {"use_bias": False}, KERAS),
+    "linen": (linen_layer, interop.from_linen, interop.to_linen, RESIDUAL, with_library("flax")),
+    "nnx": (nnx_layer, interop.from_nnx, interop.to_nnx, RESIDUAL, with_library("flax")),
 }
 
 
-def of_keras(test: Any) -> Any:
-    for mark in (*KERAS_MARKS, pytest.mark.usefixtures("keras_on_jax")):
-        test = mark(test)
-    return test
-
-
-@pytest.mark.usefixtures("keras_on_jax")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
     ("library", "settings"),
     [
-        pytest.param(library, each, marks=marks)
-        for library, (*_, settings, marks) in LIBRARIES.items()
+        pytest.param(library, each, marks=mark)
+        for library, (*_, settings, mark) in LIBRARIES.items()
         for each in (dict[str, Any](), settings)
     ],
 )
@@ -475,7 +450,8 @@ def test_flax_reversed(library: str, lengths: Any, keep_order: bool) -> None:
     assert_close(last, ours[:, 0], 1e-6)
 
 
-@of_keras
+@KERAS[0]
+@KERAS[1]
 @pytest.mark.parametrize("go_backwards", [False, True])
 def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
     """With holes, and with False in the first and in the last step. Backwards all steps turn."""
@@ -486,7 +462,8 @@ def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
     assert_close(ours, jnp.flip(theirs, 1) if go_backwards else theirs, 1e-6)
 
 
-@of_keras
+@KERAS[0]
+@KERAS[1]
 def test_the_directions_of_keras_are_read_one_by_one() -> None:
     import keras
 
@@ -543,34 +520,15 @@ def test_onnx(direction: str, activation: str, clip: float | None) -> None:
     assert_close(interop.stack_states(out.last), last, 1e-6)
 
 
-# Cells of other libraries, of which every relation of the test kit holds
-
-
-def cell_of_linen() -> tuple[Any, Any]:
-    from flax import linen
-
-    module = linen.GRUCell(N_NODES)
-    params = module.init(jax.random.key(0), np.zeros(N_NODES, "f"), np.zeros(N_FEATURES, "f"))
-    return params, lambda params, h, x_t: module.apply(params, h, x_t)[0]
-
-
-def cell_of_equinox() -> tuple[Any, Any]:
+@with_library("equinox")
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_relations_hold_of_a_cell_of_equinox(relation: str) -> None:
+    """Its parameters, a module, hold what is no array too."""
     import equinox
 
+    def step(cell: Any, h: Any, x_t: Any) -> Any:
+        return jnp.vectorize(cell, signature="(i),(n)->(n)")(x_t, h)
+
     cell = equinox.nn.GRUCell(N_FEATURES, N_NODES, key=jax.random.key(0))
-    return cell, lambda cell, h, x_t: jnp.vectorize(cell, signature="(i),(n)->(n)")(x_t, h)
-
-
-@pytest.mark.parametrize("relation", RELATIONS)
-@pytest.mark.parametrize(
-    "cell",
-    [
-        pytest.param(cell_of_linen, marks=with_library("flax")),
-        pytest.param(cell_of_equinox, marks=with_library("equinox")),
-    ],
-)
-def test_relations_hold_of_a_cell(cell: Any, relation: str) -> None:
-    params, step = cell()
-    case = Case(params, *numbers((3, 5, N_FEATURES), (3, N_NODES), seed=1))
-    with jax.numpy_rank_promotion("allow"):
-        RELATIONS[relation](scanned(step), jax.tree.map(np.float32, case))
+    case = Case(cell, *numbers((3, 5, N_FEATURES), (3, N_NODES), seed=1))
+    RELATIONS[relation](scanned(step), jax.tree.map(np.float32, case))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from jax.nn.initializers import constant, glorot_uniform
 
-from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
-from tests.helpers import MASKS, X, assert_close, assert_equal, assert_equal_on_cpus, numbers_like
+from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked
+from tests.helpers import MASKS, X, assert_close, assert_equal, numbers_like
 
 KEY = jax.random.key(0)
 
@@ -25,17 +25,6 @@ def network(bidirectional: bool) -> Any:
 
 
 NETWORK, FORWARD_ONLY = network(True), network(False)
-
-
-def test_a_bidirectional_layer_runs_once_in_each_direction() -> None:
-    forward, backward = NETWORK[0]
-    masks: Any = MASKS
-    out = rnn_bidirectional((forward, backward), X, (0.5, None), **masks)
-    assert_equal_on_cpus(out.h[..., :4], rnn_states(forward, X, 0.5, **masks).h)
-    assert_equal_on_cpus(out.h[..., 4:], rnn_states(backward, X, **masks, reverse=True).h)
-    assert_equal(out.last, (out.h[..., -1, :4], out.h[..., 0, 4:]))
-    stacked = rnn_stacked((NETWORK[0],), X, ((0.5, None),), **masks)
-    assert_equal((stacked.h, *stacked.last), (out.h, out.last))
 
 
 def test_dropout_is_between_layers() -> None:

@@ -94,7 +94,7 @@ class Slotted(NamedTuple):
         return self.cell(a)  # type: ignore[no-any-return]
 
 
-READS: dict[str, Callable[[Cell], Callable[[Any], Any]]] = {
+READS: dict[str, Callable[[Cell], Any]] = {
     "an object": lambda cell: cell,
     "a bound method": lambda cell: cell.__call__,
     "a closure": lambda cell: lambda a: cell(a),

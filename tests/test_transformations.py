@@ -88,30 +88,6 @@ def test_vmap_is_a_loop(function: Callable[..., Any], maps: str) -> None:
         assert_close(jax.jit(mapped)(*args), expected(*args), 1e-12)
 
 
-def in_scan(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        stacks = jax.tree.map(lambda array: jnp.stack([jnp.zeros_like(array), array]), args)
-        return at(jax.lax.scan(lambda carry, each: (carry, function(*each)), 0, stacks)[1], 1)
-
-    return jax.jit(run)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("transform", [lambda f: jax.jit(jax.checkpoint(jax.jit(f))), in_scan])
-def test_transformed_is_plain(function: Callable[..., Any], transform: Any) -> None:
-    assert_close(transform(function)(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
-
-
-def test_inside_the_loop_of_a_caller() -> None:
-    """A scan that hands the last state of each segment to the next runs the whole sequence."""
-
-    def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
-        return rnn_forward(PARAMS, x, h), None
-
-    segments = X.reshape(3, 3, 2, 2).swapaxes(0, 1)
-    assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
-
-
 @pytest.mark.parametrize("every", [None, 3, 2])
 def test_without_jit_is_with_it(every: int | None) -> None:
     """JAX would refuse a scan of no steps, such as of what is left after all pieces."""
