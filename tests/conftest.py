@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import pytest
@@ -23,15 +24,9 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # Hypothesis registers a profile `ci` too, so this one states every setting that it could inherit.
 settings.register_profile("dev", max_examples=30, deadline=None)
-for name, n_examples in (("ci", 20), ("brief", 10)):
-    settings.register_profile(
-        name,
-        max_examples=n_examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        print_blob=True,
-    )
+fixed: Any = {"deadline": None, "derandomize": True, "database": None, "print_blob": True}
+settings.register_profile("ci", max_examples=20, **fixed)
+settings.register_profile("brief", max_examples=10, **fixed)
 settings.register_profile("long", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from jaxrnn import (
     rnn_step,
 )
 from tests.compiled import COLLECTIVES, communication, communication_in_loops
-from tests.helpers import assert_close, at
+from tests.helpers import assert_close
 from tests.on_hosts import results_of_readme
 
 # By default there is one of each kind of case, and all of them with HYPOTHESIS_PROFILE=long.
@@ -62,8 +63,7 @@ def states(params: Any, x: Any, options: Any) -> Any:
 
 WITHOUT: dict[str, Any] = {}
 WITH = {"lengths": LENGTHS}
-WAYS = [(last, WITH), (states, WITHOUT)]
-over_ways = pytest.mark.parametrize(("loss", "options"), WAYS if IS_LONG else WAYS[:1])
+WAYS = [(last, WITH), (states, WITHOUT)][: 2 if IS_LONG else 1]
 
 
 def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
@@ -98,52 +98,56 @@ def test_every_collective_is_found(name: str) -> None:
         assert communication_in_loops(compiled).keys() == in_loops
 
 
+SHARES: dict[str, Any] = {
+    "batch": ({"batch": 4}, (P(), BATCH)),
+    "sets": ({"sets": 4}, (SETS, P())),
+    "sets and batch": ({"sets": 2, "batch": 2}, (SETS, BATCH)),
+}
+
+
 @pytest.mark.parametrize(
-    ("loss", "options", "n_nodes"), [(last, WITHOUT, 4), (states, WITH, 16), (last, WITH, 64)]
+    ("share", "loss", "options", "n_nodes"),
+    [
+        ("batch", last, WITHOUT, 4),
+        ("batch", states, WITH, 16),
+        ("batch", last, WITH, 64),
+        *((share, *way, 16) for share in ("sets", "sets and batch") for way in WAYS),
+    ],
 )
-def test_a_shared_batch_needs_the_gradients_sum(loss: Any, options: Any, n_nodes: int) -> None:
-    params = network(jax.random.key(0), n_nodes)
-    gradient = jax.jit(jax.value_and_grad(loss))
-    on = mesh(batch=4)
-    args = shared(params, on, P()), *(shared(each, on, BATCH) for each in (X, options))
-    assert_communicates({"all-reduce"}, gradient(params, X, options), gradient, *args)
-    assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
+def test_only_the_gradients_of_a_shared_batch_are_summed(
+    share: str, loss: Any, options: Any, n_nodes: int
+) -> None:
+    """Neither its values nor parameter sets need communication."""
+    sizes, specs = SHARES[share]
+    params, gradient = network(jax.random.key(0), n_nodes), jax.value_and_grad(loss)
+    if share != "batch":
+        params, gradient = STACK, jax.vmap(gradient, in_axes=(0, None, None))
+    gradient, on = jax.jit(gradient), mesh(**sizes)
+    args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, options))
+    needed = set() if share == "sets" else {"all-reduce"}
+    assert_communicates(needed, gradient(params, X, options), gradient, *args)
+    if share == "batch":
+        assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
 
 
-@over_ways
-def test_shared_parameter_sets_need_no_communication(loss: Any, options: Any) -> None:
-    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
-    on = mesh(sets=4)
-    args = shared(STACK, on, SETS), *(shared(each, on, P()) for each in (X, options))
-    assert_communicates(set(), gradient(STACK, X, options), gradient, *args)
+@pytest.mark.parametrize(
+    "fields", [RNNParams._fields, *((each,) for each in (RNNParams._fields if IS_LONG else ["wh"]))]
+)
+def test_gradients_of_parameter_sets_have_their_explicit_axis(fields: tuple[str, ...]) -> None:
+    """Their types have it, and from these JAX decides on which devices it goes on.
 
-
-def test_gradients_of_parameter_sets_have_their_explicit_axis() -> None:
-    """Their types have it, and from these JAX decides on which devices it goes on."""
-    gradient = jax.vmap(jax.grad(last), in_axes=(0, None, None))
-
-    def axes_of_gradient(stack: Any) -> Any:
-        leaves = jax.eval_shape(lambda stack: gradient(stack, X, {}), stack)
-        return [leaf.sharding.spec[0] for leaf in leaves]
-
+    Also if there is one parameter that is on the mesh, and neither the others nor x are.
+    """
     on = mesh(AxisType.Explicit, sets=4)
-    with jax.set_mesh(on):
-        stack = shared(STACK, on, SETS)
-        assert axes_of_gradient(stack) == ["sets"] * 3
-        actual = jax.jit(gradient)(stack, X, {})
-    assert_close(actual, gradient(STACK, X, {}), 1e-6)
-
-
-@pytest.mark.parametrize("field", RNNParams._fields if IS_LONG else ["wh"])
-def test_one_parameter_on_an_explicit_axis(field: str) -> None:
-    """The other parameters and x are on no mesh."""
-    on = mesh(AxisType.Explicit, sets=4)
-    nothing: Any = RNNParams(None, None, None)
-    axes, stack = nothing._replace(**{field: 0}), getattr(STACK, field)
-    both = jax.value_and_grad(partial(last, x=X, options=WITH))
-    run = jax.jit(jax.vmap(both, in_axes=(axes,)))
-    actual = run(PARAMS._replace(**{field: shared(stack, on, SETS)}))
-    assert_close(actual, run(PARAMS._replace(**{field: stack})), 1e-6)
+    stacks = {field: getattr(STACK, field) for field in fields}
+    axes: Any = RNNParams(*(0 if field in fields else None for field in RNNParams._fields))
+    run = jax.vmap(jax.value_and_grad(partial(last, x=X, options=WITH)), in_axes=(axes,))
+    with jax.set_mesh(on) if len(fields) > 1 else nullcontext():
+        params = PARAMS._replace(**shared(stacks, on, SETS))
+        _, types = jax.eval_shape(lambda: run(params))
+        assert [each.sharding.spec[0] for each in types] == ["sets"] * 3
+        actual = jax.jit(run)(params)
+    assert_close(actual, run(PARAMS._replace(**stacks)), 1e-6)
 
 
 def test_a_batch_shared_by_in_shardings_is_not_gathered() -> None:
@@ -164,27 +168,11 @@ def test_the_second_batch_axis_may_be_shared() -> None:
     assert_communicates({"all-reduce"}, gradient(PARAMS, x, WITHOUT), gradient, *args)
 
 
-@over_ways
-def test_parameter_sets_and_batch_may_both_be_shared(loss: Any, options: Any) -> None:
-    gradient = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(0, None, None)))
-    on = mesh(sets=2, batch=2)
-    args = shared(STACK, on, SETS), *(shared(each, on, BATCH) for each in (X, options))
-    assert_communicates({"all-reduce"}, gradient(STACK, X, options), gradient, *args)
-
-
 N_NODES = 4
 RESETS = jax.random.uniform(jax.random.key(2), (8, 7)) < 0.3
 WHERE = {"lengths": LENGTHS, "resets": RESETS}
 SMALL = network(jax.random.key(0), N_NODES)
 SMALL_STACK = jax.vmap(partial(network, n_nodes=N_NODES))(jax.random.split(jax.random.key(0), 4))
-
-
-def step(params: Any, x: Any, **_: Any) -> Any:
-    return rnn_step(params, params.b, x[:, 0])
-
-
-def both_directions(params: Any, x: Any, **options: Any) -> Any:
-    return rnn_bidirectional((params, params), x, **options)
 
 
 def layers(params: Any, x: Any, **options: Any) -> Any:
@@ -195,11 +183,11 @@ def layers(params: Any, x: Any, **options: Any) -> Any:
 
 # Each with options of its own, or options that change its loops.
 FUNCTIONS: dict[str, Any] = {
-    "rnn_step": step,
+    "rnn_step": lambda params, x, **_: rnn_step(params, params.b, x[:, 0]),
     "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
     "rnn_forward, checkpoints": partial(rnn_forward, checkpoint_every=2),
     "rnn_states": partial(rnn_states, leak=jnp.linspace(0.1, 1, N_NODES)),
-    "rnn_bidirectional": both_directions,
+    "rnn_bidirectional": lambda params, x, **where: rnn_bidirectional((params,) * 2, x, **where),
     "rnn_stacked": layers,
 }
 
@@ -223,42 +211,27 @@ def derivatives(name: str) -> Callable[..., Any]:
     return run
 
 
-SHARES: dict[str, Any] = {
-    "batch": ({"batch": 4}, (P(), P("batch"))),
-    "sets": ({"sets": 4}, (P("sets"), P())),
-    "sets and batch": ({"sets": 2, "batch": 2}, (P("sets"), P("batch"))),
-    "shard_map": ({"batch": 4}, (P(), P("batch"))),
-}
-
-
 @cache
 def of_one_device(name: str, share: str) -> Any:
-    """What one device gives, as NumPy arrays; `share` is "sets" for "sets and batch" too.
+    """What one device gives; `share` is "sets" for "sets and batch" too.
 
     For `shard_map` it is put together from the parts of the batch, as each part uses the same key
     for dropout.
     """
-    run = derivatives(name)
+    run, params, args = derivatives(name), SMALL, (X, WHERE)
     if share == "sets":
-        run = jax.vmap(run, in_axes=(0, None, None))
-        return jax.tree.map(np.asarray, jax.jit(run)(SMALL_STACK, X, WHERE))
-    if share == "batch":
-        return jax.tree.map(np.asarray, jax.jit(run)(SMALL, X, WHERE))
-    program = jax.jit(run)
-    parts = [program(SMALL, *at((X, WHERE), slice(first, first + 2))) for first in range(0, 8, 2)]
-    outs, *gradients = zip(*parts, strict=True)
-    by_params, by_x = zip(*(zip(*each, strict=True) for each in gradients), strict=True)
-    out = jax.tree.map(lambda *arrays: np.concatenate(arrays), *outs)
-    sums = [jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *each) for each in by_params]
-    return out, *zip(sums, map(np.concatenate, by_x), strict=True)
+        run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK
+    if share != "shard_map":
+        return jax.device_get(jax.jit(run)(params, *args))
+    parts = jax.tree.map(lambda array: array.reshape(4, 2, *array.shape[1:]), args)
+    out, *gradients = jax.device_get(jax.jit(jax.vmap(run, (None, 0, 0)))(params, *parts))
+    joined = partial(jax.tree.map, np.concatenate)
+    added_up = partial(jax.tree.map, partial(np.sum, axis=0))
+    return joined(out), *((added_up(by_params), joined(by_x)) for by_params, by_x in gradients)
 
 
-MESHES = [
-    (share, kind, is_set)
-    for share in SHARES
-    for kind in (AxisType.Explicit, AxisType.Auto)
-    for is_set in (False, True)
-]
+SHARES["shard_map"] = SHARES["batch"]
+MESHES = list(product(SHARES, (AxisType.Explicit, AxisType.Auto), (False, True)))
 # Every function on every mesh takes minutes. By default every second one is tested, on one mesh.
 
 
@@ -267,7 +240,6 @@ MESHES = [
     [
         pytest.param(
             *(name, *on),
-            id=f"{name}, {on[0]}, {on[1].name}, {'' if on[2] else 'not '}set",
             # With `--dist loadgroup` one process has all that use the same result of one device.
             marks=pytest.mark.xdist_group(f"{name}, {on[0].removesuffix(' and batch')}"),
         )
@@ -289,7 +261,7 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, WHERE))
     with jax.set_mesh(on) if is_set else nullcontext():
         compiled = jax.jit(run).lower(*args).compile()
-        actual = jax.tree.map(np.asarray, compiled(*args))
+        actual = jax.device_get(compiled(*args))
     needed = set() if share == "sets" else {"all-reduce"}
     assert communication(compiled).keys() <= needed
     if "checkpoints" not in name:  # with them the gradient is added up once for each piece
@@ -332,15 +304,14 @@ def test_each_argument_may_be_shared_or_not(sizes: tuple[int, int], seed: int) -
 
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
     """The last state, with one argument multiplied by a number that each device has of its own."""
-    if what in RNNParams._fields:
-        value = getattr(params, what)
-        params = params._replace(**{what: value * each})
-        return rnn_forward(params, x)
-    if what == "leak":
-        return rnn_forward(params, x, leak=0.5 * each)
-    if what == "reset_to":
-        return rnn_forward(params, x, resets=RESETS, reset_to=params.b * each)
-    return rnn_forward(params, x, params.b * each)
+    options: dict[str, Any] = {
+        "leak": {"leak": 0.5 * each},
+        "h0": {"h0": params.b * each},
+        "reset_to": {"resets": RESETS, "reset_to": params.b * each},
+    }
+    if what not in options:
+        params = params._replace(**{what: getattr(params, what) * each})
+    return rnn_forward(params, x, **options.get(what, {}))
 
 
 @pytest.mark.parametrize(

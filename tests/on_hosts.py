@@ -12,7 +12,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked
-from tests.compiled import communication
 from tests.helpers import BLOCKS, numbers
 
 # JAX's default timeouts are minutes; `test_hosts.py` waits for longer than these.
@@ -21,29 +20,17 @@ HEARTBEAT_SECONDS = SHUTDOWN_SECONDS = 5
 LENGTHS = np.arange(12, dtype=np.int32) % 7
 
 
-def arguments() -> tuple[Any, Any, Any]:
-    """Parameters, a stack of them, and a batch, the same in every process."""
-
-    def params(*sets: int) -> Any:
-        wx, wh, b = numbers((*sets, 3, 16), (*sets, 16, 16), (*sets, 16), seed=len(sets))
-        return RNNParams(*map(np.float32, (wx, wh / 2, b)))
-
-    (x,) = numbers((12, 6, 3), seed=2)
-    return params(), params(12), np.float32(x)
-
-
-def loss(params: Any, x: Any) -> jax.Array:
-    return jnp.mean(rnn_forward(params, x) ** 2)
+def arguments() -> tuple[Any, Any]:
+    """Parameters and a batch, the same in every process."""
+    wx, wh, b, x = map(np.float32, numbers((3, 16), (16, 16), (16,), (12, 6, 3)))
+    return RNNParams(wx, wh / 2, b), x
 
 
 @jax.jit
 def update(params: Any, x: Any) -> Any:
     """One step of training, and the loss before it."""
-    value, gradient = jax.value_and_grad(loss)(params, x)
+    value, gradient = jax.value_and_grad(lambda p: jnp.mean(rnn_forward(p, x) ** 2))(params)
     return jax.tree.map(lambda param, g: param - g, params, gradient), value
-
-
-update_sets = jax.jit(jax.vmap(update, in_axes=(0, None)))
 
 
 @jax.grad
@@ -59,28 +46,18 @@ def shardings() -> tuple[Any, Any]:
     return NamedSharding(mesh, P()), NamedSharding(mesh, P("devices"))
 
 
-def own_parts(tree: Any, sharding: Any) -> Any:
-    """Arrays of which each process gives only its own part."""
-    n_processes, i = jax.process_count(), jax.process_index()
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(
-            sharding, np.split(array, n_processes)[i]
-        ),
-        tree,
-    )
+def own_part(array: Any, sharding: Any) -> Any:
+    """An array of which each process gives only its own part."""
+    part = np.split(array, jax.process_count())[jax.process_index()]
+    return jax.make_array_from_process_local_data(sharding, part)
 
 
 def results_of_steps() -> Any:
-    """One step with a shared batch, one with shared parameter sets, and a batch of all lengths."""
-    params, stack, x = arguments()
+    """One step with a shared batch, and the gradient of one with all lengths."""
+    params, x = arguments()
     everywhere, shared = shardings()
-    of_batch = jax.device_put(params, everywhere), own_parts(x, shared)
-    of_sets = own_parts(stack, shared), jax.device_put(x, everywhere)
-    of_one, of_all = update.lower(*of_batch).compile(), update_sets.lower(*of_sets).compile()
-    assert communication(of_one).keys() == {"all-reduce"}
-    assert communication(of_all) == {}
-    of_lengths = gradient_of_layers(*of_batch, own_parts(LENGTHS, shared))
-    return of_one(*of_batch), of_all(*of_sets), of_lengths
+    args = jax.device_put(params, everywhere), own_part(x, shared)
+    return update(*args), gradient_of_layers(*args, own_part(LENGTHS, shared))
 
 
 def results_of_readme(n_devices: str = "jax.device_count()") -> Any:
@@ -94,9 +71,9 @@ def results_of_readme(n_devices: str = "jax.device_count()") -> Any:
 
 def train(folder: Path) -> None:
     """Train for longer than a process may take to notice that another was killed."""
-    params, _, x = arguments()
+    params, x = arguments()
     everywhere, shared = shardings()
-    params, x = jax.device_put(params, everywhere), own_parts(x, shared)
+    params, x = jax.device_put(params, everywhere), own_part(x, shared)
     end = time.monotonic() + 100
     while time.monotonic() < end:
         params, _ = jax.block_until_ready(update(params, x))

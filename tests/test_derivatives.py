@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
 from tests.checked_calls import REFERENCES, Reference
-from tests.compiled import n_products
+from tests.compiled import n_products, temporary_bytes
 from tests.helpers import (
     ACTIVATIONS,
     H0,
@@ -30,6 +30,7 @@ from tests.helpers import (
     filled,
     loss,
     numbers,
+    own_tanh,
 )
 
 # Against the oracle, which has a rule of its own for every option
@@ -71,15 +72,15 @@ class Row(NamedTuple):
 
 MANY, FEW = Sizes((2, 3), 6, 3, 4), Sizes((3,), 3, 3, 4)  # few have no rule
 THREE, WITHOUT_WEIGHTS = Sizes((3,), 7, 3, 4), Sizes((3,), 7, None, 4)
-REVERSE, CHECKPOINTS = {"reverse": True}, {"checkpoint_every": 4}
+REVERSE = {"reverse": True}
 NODES, EACH = {"reset_to": (4,)}, {"reset_to": (2, 3, 4)}
 ROWS = {
-    "lengths": Row(MANY, ("lengths",)),
+    "lengths, one piece": Row(MANY, ("lengths",), static={"checkpoint_every": 7}),
     "resets": Row(MANY, ("resets",), shapes=NODES, static=REVERSE),
     "both": Row(MANY, shapes=EACH),
     "both, reverse, relu": Row(MANY, activation="relu", shapes=NODES, static=REVERSE),
     "both, reverse, silu": Row(MANY, activation="silu", shapes=EACH, static=REVERSE),
-    "both, checkpoints": Row(MANY, shapes=EACH, static=CHECKPOINTS),
+    "both, pieces of one": Row(MANY, shapes=EACH, static={"checkpoint_every": 1}),
     "both, few steps": Row(FEW, shapes={"reset_to": (3, 4)}, static=REVERSE),
     "leak": Row(THREE, shapes={"leak": (3, 7, 4), **NODES}),
     "leak of nodes, no wx": Row(WITHOUT_WEIGHTS, shapes={"leak": (4,), **NODES}, static=REVERSE),
@@ -110,7 +111,11 @@ ROWS = {
         MANY, activation="identity", rate="tanh", shapes={"leak": (4,), **NODES}, directions=(2, 1)
     ),
     "layers, silu": Row(
-        MANY, activation="silu", shapes=EACH, directions=(2,), static=REVERSE | CHECKPOINTS
+        MANY,
+        activation="silu",
+        shapes=EACH,
+        directions=(2,),
+        static=REVERSE | {"checkpoint_every": 4},
     ),
 }
 
@@ -210,6 +215,8 @@ HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
     ("reverse over reverse", loss, jax.nn.identity, PARAMS, REVERSED | CURRENTS),
     ("forward over reverse", of_leak, jax.nn.identity, with_leak(4), BACK_TO | CURRENTS),
     ("reverse over forward", of_layers, jax.nn.softplus, PARAMS, {"rate": jax.nn.sigmoid}),
+    ("forward over reverse", loss, jnp.tanh, PARAMS, REVERSED | {"checkpoint_every": 5}),
+    ("reverse over forward", loss, own_tanh, PARAMS, REVERSED | {"checkpoint_every": 5}),
 ]
 
 
@@ -217,11 +224,15 @@ HARD: list[tuple[str, Any, Any, RNNParams[Any], Any]] = [
 def test_the_rule_is_jaxs_own_derivative(
     way: str, loss: Any, activation: Any, params: RNNParams[Any], options: Any
 ) -> None:
-    def derivative(f: Any) -> Any:
-        return jax.jit(WAYS[way](partial(loss, f, options)))(params, X, H0)
+    """Also in pieces, whatever the activation."""
 
+    def derivative(*how: Any) -> Any:
+        return jax.jit(WAYS[way](partial(loss, *how)))(params, X, H0)
+
+    whole = {name: each for name, each in options.items() if name != "checkpoint_every"}
     with jax.enable_x64(True):
-        assert_close(derivative(activation), derivative(lambda a: activation(a)), 1e-11)
+        expected = derivative(lambda a: activation(a), whole)
+        assert_close(derivative(activation, options), expected, 1e-11)
 
 
 @pytest.mark.parametrize("size", [1.0, -2.0, 1e25])
@@ -238,15 +249,10 @@ def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
     assert_close(derivatives(jnp.tanh), derivatives(lambda a: jnp.tanh(a)), 1e-4)
 
 
-@pytest.mark.parametrize(
-    ("way", "options"),
-    [
-        *((way, {}) for way in WAYS if way != "third order"),
-        *((way, {"checkpoint_every": 3}) for way in ("value and gradient", "reverse over forward")),
-    ],
-)
-def test_every_mode_by_gains_that_the_activation_closes_over(way: str, options: Any) -> None:
+@pytest.mark.parametrize(("i", "way"), enumerate(list(WAYS)[:-1]))
+def test_every_mode_by_gains_that_the_activation_closes_over(i: int, way: str) -> None:
     """Of two sets of gains at once. tanh(gains a) is a network whose weights are multiplied."""
+    options = {"checkpoint_every": (3, None)[i % 2]}
 
     def closed_over(gains: Any, x: Any, h0: Any) -> Any:
         return loss(lambda a: jnp.tanh(gains * a), options, PARAMS, x, h0)
@@ -357,6 +363,21 @@ def test_what_is_not_differentiated_costs_nothing() -> None:
     assert n_products(jax.grad(last, argnums=every), *structs) == 3 + sum(of_each)
 
 
+def test_checkpoints_keep_fewer_states() -> None:
+    shapes = (4, 64), (64, 64), (64,), (8, 2500, 4)
+    *params, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+
+    def of_gradient(every: int | None) -> int:
+        def total(params: Any, x: Any) -> Any:
+            return jnp.sum(rnn_forward(params, x, checkpoint_every=every, unroll=1))
+
+        return temporary_bytes(jax.grad(total), RNNParams(*params), x)
+
+    of_a_step = 8 * 64 * np.dtype(np.float32).itemsize
+    assert of_gradient(None) > 2500 * of_a_step
+    assert of_gradient(50) < 4 * 50 * of_a_step
+
+
 def test_gradients_by_parameters_where_inputs_are_integers() -> None:
     counts = np.array([[1, 2, 0], [0, 3, 1]], np.int32)
 
@@ -365,12 +386,3 @@ def test_gradients_by_parameters_where_inputs_are_integers() -> None:
             return jax.grad(lambda params: jnp.sum(rnn_forward(params, x)))(PARAMS)
 
     assert_close(gradient(counts), gradient(counts.astype(np.float32)), 1e-6)
-
-
-def test_the_jacobian_of_a_step() -> None:
-    """It is diag(1 - h^2) wh^T."""
-    h0, x_t = np.float32(H0[0, 0]), np.float32(X[0, 0, 0])
-    h = rnn_step(PARAMS, h0, x_t)
-    expected = np.diag(1 - np.asarray(h) ** 2) @ np.asarray(PARAMS.wh).T
-    for jacobian in (jax.jacfwd, jax.jacrev):
-        assert_close(jacobian(rnn_step, argnums=1)(PARAMS, h0, x_t), expected, 1e-6)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +16,6 @@ import pytest
 from tests import on_hosts
 from tests.helpers import assert_close
 
-Processes = list[subprocess.Popen[bytes]]
-Start = Callable[[int, int], Processes]
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 
@@ -28,26 +27,18 @@ def free_address() -> str:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `on_hosts.py` in processes, each with some devices, and kills them after the test."""
-    processes: Processes = []
-
-    def start(n_processes: int, n_devices: int) -> Processes:
-        command = [sys.executable, "-m", "tests.on_hosts", str(tmp_path), free_address()]
-        for i in range(n_processes):
-            with (tmp_path / f"{i}.log").open("wb") as log:
-                process = subprocess.Popen(
-                    [*command, str(n_processes), str(i)],
-                    cwd=Path(__file__).parent.parent,
-                    env=os.environ
-                    | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(n_devices)},
-                    stdout=log,
-                    stderr=log,
-                )
-            processes.append(process)
-        return processes
-
-    yield start
+def processes(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two that run `on_hosts.py`, each with two devices. They are killed after the test."""
+    command = [sys.executable, "-m", "tests.on_hosts", str(tmp_path), free_address(), "2"]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    options: Any = {"cwd": Path(__file__).parent.parent, "env": env}
+    processes = []
+    for i in range(2):
+        with (tmp_path / f"{i}.log").open("wb") as log:
+            processes.append(
+                subprocess.Popen([*command, str(i)], stdout=log, stderr=log, **options)
+            )
+    yield processes
     for process in processes:
         process.kill()
         process.wait()
@@ -72,17 +63,15 @@ def logs(folder: Path) -> str:
 # The first is killed with HYPOTHESIS_PROFILE=long.
 @pytest.mark.parametrize("victim", [0 if IS_LONG else 1])
 def test_two_hosts_give_what_one_device_gives_until_one_is_killed(
-    start: Start, tmp_path: Path, victim: int
+    processes: list[subprocess.Popen[bytes]], tmp_path: Path, victim: int
 ) -> None:
-    """Steps with a shared batch and with shared parameter sets, and the code of the README.
+    """Steps with a shared batch, and the code of the README, which shares parameter sets too.
 
     The other process then ends within JAX's timeouts, also if the first is killed, which
     coordinates.
     """
-    processes = start(2, 2)
-    params, stack, x = on_hosts.arguments()
-    of_lengths = on_hosts.gradient_of_layers(params, x, on_hosts.LENGTHS)
-    of_steps = on_hosts.update(params, x), on_hosts.update_sets(stack, x), of_lengths
+    args = on_hosts.arguments()
+    of_steps = on_hosts.update(*args), on_hosts.gradient_of_layers(*args, on_hosts.LENGTHS)
     expected = jax.tree.leaves((of_steps, on_hosts.results_of_readme()))
     trains = [tmp_path / f"{i}.trains" for i in range(2)]
     wait_for(lambda: has_ended(*processes) or all(map(Path.exists, trains)), 120, tmp_path)

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from inspect import signature
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from jax.nn.initializers import zeros
 from jaxrnn import RNNParams, init_stacked, interop, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.testing.relations import RELATIONS
 from jaxrnn.testing.strategies import Case
-from tests.bad_calls import Missing, replaced
 from tests.helpers import assert_close, assert_equal, numbers, numbers_like, scanned
 
 N_FEATURES, N_NODES = 3, 4
@@ -35,27 +33,47 @@ def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) 
     return jax.tree.map(lambda array: array / 2, numbers_like(shapes, seed=n_layers))
 
 
-PARAMS = network(1)[0]
-PAIR = network(1, bidirectional=True)[0]
+def of_cell(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The entries as those of a `torch.nn.RNNCell`."""
+    return {key.removesuffix("_l0"): entry for key, entry in state_dict.items()}
+
+
+def to_cell(layers: Any) -> dict[str, Any]:
+    return of_cell(interop.to_torch(layers))
+
+
+PARAMS, PAIR = network(1)[0], network(1, bidirectional=True)[0]
+WITHOUT_BIAS = PARAMS._replace(b=None)
+# Of weights which the identity does not round.
+EIGHTHS: Any = PARAMS._replace(wh=np.round(8 * PARAMS.wh) / 8)
+RESIDUAL: Any = {"residual": True}
 
 ROUND_TRIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
     "torch": (interop.to_torch, interop.from_torch, network(3)),
     "torch, two directions": (interop.to_torch, interop.from_torch, network(2, bidirectional=True)),
     "torch, no bias": (interop.to_torch, interop.from_torch, network(2, biased=False)),
+    "a cell of torch": (to_cell, interop.from_torch, network(1)),
+    "a cell of torch, no bias": (to_cell, interop.from_torch, network(1, biased=False)),
     "onnx": (interop.to_onnx, interop.from_onnx, PARAMS),
     "onnx, two directions": (interop.to_onnx, interop.from_onnx, PAIR),
-    "onnx, no bias": (interop.to_onnx, interop.from_onnx, PARAMS._replace(b=None)),
+    "onnx, no bias": (interop.to_onnx, interop.from_onnx, WITHOUT_BIAS),
     "keras": (interop.to_keras, interop.from_keras, PARAMS),
-    "keras, no bias": (interop.to_keras, interop.from_keras, PARAMS._replace(b=None)),
-    "linen": (interop.to_linen, interop.from_linen, PARAMS),
-    "nnx": (interop.to_nnx, interop.from_nnx, PARAMS),
+    "keras, no bias": (interop.to_keras, interop.from_keras, WITHOUT_BIAS),
 }
-for name in ("linen", "nnx"):
-    to, back, _ = ROUND_TRIPS[name]
-    # Of weights which the identity does not round.
-    eighths = PARAMS._replace(wh=np.round(8 * PARAMS.wh) / 8)
-    both = partial(to, residual=True), partial(back, residual=True)
-    ROUND_TRIPS[f"{name}, residual"] = (*both, eighths)
+for name, to, back in (
+    ("linen", interop.to_linen, interop.from_linen),
+    ("nnx", interop.to_nnx, interop.from_nnx),
+):
+    ROUND_TRIPS[name] = to, back, PARAMS
+    ROUND_TRIPS[f"{name}, residual"] = partial(to, **RESIDUAL), partial(back, **RESIDUAL), EIGHTHS
+
+
+@pytest.fixture(autouse=True)
+def as_other_libraries_need_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keras on JAX, and implicit promotion of ranks."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
@@ -76,20 +94,12 @@ def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
     assert_equal(state_dict["bias_ih_l1"], np.zeros(N_NODES))
     state_dict["bias_hh_l0"] = np.ones(N_NODES)
     assert_equal(interop.from_torch(state_dict)[0].b, PARAMS.b + 1)  # type: ignore[union-attr]
-    inputs = interop.to_onnx((PARAMS, PARAMS._replace(b=None)))
+    inputs = interop.to_onnx((PARAMS, WITHOUT_BIAS))
     assert_equal(inputs["B"], np.stack([np.append(PARAMS.b, np.zeros(4)), np.zeros(8)]))
     pair: Any = interop.from_onnx(inputs | {"B": inputs["B"] + 1})
     assert_equal(pair[0].b, PARAMS.b + 2)
     for to, key in ((interop.to_linen, "i"), (interop.to_nnx, "dense_i")):
-        assert_equal(to(PARAMS._replace(b=None))[key]["bias"], np.zeros(N_NODES))
-
-
-def test_a_cell_of_torch_is_one_layer() -> None:
-    for biased in (True, False):
-        layers = network(1, biased=biased)
-        state_dict = interop.to_torch(layers)
-        cell = {key.removesuffix("_l0"): value for key, value in state_dict.items()}
-        assert_equal(interop.from_torch(cell), layers)
+        assert_equal(to(WITHOUT_BIAS)[key]["bias"], np.zeros(N_NODES))
 
 
 STATES: dict[str, tuple[Any, Any]] = {
@@ -105,10 +115,12 @@ STATES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
 def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
+    """In the order of layers and then of directions."""
     layers, (h,) = STATES[name]
     h = h.astype(dtype)
     states = interop.unstack_states(h, layers)
     assert_equal(interop.stack_states(states), h)
+    assert_equal(jax.tree.leaves(states), list(h))
     is_pair = [not isinstance(layer, RNNParams) for layer in layers]
     assert [isinstance(state, tuple) for state in states] == is_pair
     interop.stack_states(states).fill(7)
@@ -116,195 +128,99 @@ def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
     assert np.all(h != 7)
 
 
-def test_states_are_in_the_order_of_layers_and_then_directions() -> None:
-    layers = network(2, bidirectional=True)
-    last = rnn_stacked(layers, np.float32(X)).last
-    h_n = interop.stack_states(last)
-    ((a, b), (c, d)) = last
-    assert_equal(h_n, np.stack([a, b, c, d]))
-    assert_equal(interop.stack_states(last[0]), h_n[:2])
-    one = rnn_forward(PARAMS, np.float32(X))
-    (h0,) = interop.unstack_states(interop.stack_states([one]), (PARAMS,))
-    assert_equal(h0, np.asarray(one))
-
-
-def changed(entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The entries with changes; None removes one."""
-    return {key: value for key, value in (entries | changes).items() if value is not None}
-
-
 TORCH = interop.to_torch(network(2, bidirectional=True))
-CELL = {key.removesuffix("_l0"): value for key, value in interop.to_torch((PARAMS,)).items()}
-ONNX, KERAS, LINEN = (to(PARAMS) for to in (interop.to_onnx, interop.to_keras, interop.to_linen))
+CELL = to_cell((PARAMS,))
+ONNX, LINEN, NNX = (to(PARAMS) for to in (interop.to_onnx, interop.to_linen, interop.to_nnx))
 UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
+WIDER = {"weight_ih_l0_reverse": np.ones((5, 3)), "weight_hh_l0_reverse": np.ones((5, 5))}
+stack: Any = interop.stack_states
+unstack: Any = interop.unstack_states
 
-WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "a masked array": (
-        lambda: interop.from_torch(changed(TORCH, bias_hh_l1=np.ma.masked_array(np.ones(4)))),
-        TypeError,
-        r"state_dict\['bias_hh_l1'\] must be no masked array",
+WRONG: dict[str, Callable[[], object]] = {
+    "TypeError: state_dict['bias_hh_l1'] must be no masked array": lambda: interop.from_torch(
+        TORCH | {"bias_hh_l1": np.ma.masked_array(np.ones(4))}
     ),
-    "an LSTM": (
-        lambda: interop.from_torch({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}),
-        ValueError,
-        r"state_dict\['weight_hh_l0'\] must be of shape \(16, 16\), but is of shape \(6, 3\)",
+    "ValueError: state_dict['weight_hh_l0'] must be of shape (16, 16), but is of shape (6, 3)": (
+        lambda: interop.from_torch({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]})
     ),
-    "a layer that does not fit": (
-        lambda: interop.from_torch(changed(TORCH, weight_ih_l1=np.ones((4, 4)))),
-        ValueError,
-        r"state_dict\['weight_ih_l1'\] must be of shape \(n_nodes, 8\), but is of shape \(4, 4\)",
+    "ValueError: state_dict['weight_ih_l1'] must be of shape (n_nodes, 8), but is of shape": (
+        lambda: interop.from_torch(TORCH | {"weight_ih_l1": np.ones((4, 4))})
     ),
-    "a prefix": (
-        lambda: interop.from_torch({f"rnn.{key}": value for key, value in TORCH.items()}),
-        ValueError,
-        "'weight_ih_l0'; besides those read it has .'rnn.weight_ih_l0'",
+    "ValueError: state_dict must have an entry 'weight_ih_l0'; besides those read it has": (
+        lambda: interop.from_torch({f"rnn.{key}": entry for key, entry in TORCH.items()})
     ),
-    "directions of unlike sizes": (
-        lambda: interop.from_torch(
-            changed(
-                TORCH, weight_ih_l0_reverse=np.ones((5, 3)), weight_hh_l0_reverse=np.ones((5, 5))
-            )
-        ),
-        ValueError,
-        r"state_dict\['weight_ih_l0_reverse'\] must be of shape \(4, 3\), but is of shape \(5, 3\)",
+    "ValueError: state_dict['weight_ih_l0_reverse'] must be of shape (4, 3), but is of shape": (
+        lambda: interop.from_torch(TORCH | WIDER)
     ),
-    "a layer between": (
-        lambda: interop.from_torch(
-            {key.replace("l1", "l2"): value for key, value in TORCH.items()}
-        ),
-        ValueError,
-        "state_dict must have an entry 'weight_ih_l1'",
+    "ValueError: state_dict must have an entry 'weight_ih_l1'": lambda: interop.from_torch(
+        {key.replace("l1", "l2"): entry for key, entry in TORCH.items()}
     ),
-    "ragged": (
-        lambda: interop.from_onnx(changed(ONNX, R=[[1], [1, 2]])),
-        TypeError,
-        r"inputs\['R'\] must be an array that NumPy can read",
+    "ValueError: state_dict must have no other entries, but has ['weight_ih_l0', ": (
+        lambda: interop.from_torch(TORCH | CELL)
     ),
-    "three directions": (
-        lambda: interop.from_onnx(changed(ONNX, W=np.ones((3, 4, 3)))),
-        ValueError,
-        r"inputs\['W'\] must have 1 or 2 directions, but has shape \(3, 4, 3\)",
+    "ValueError: state_dict must have an entry 'weight_ih'": (
+        lambda: interop.from_torch({"weight_hh": CELL["weight_hh"]})
     ),
-    "to torch, directions": (
-        lambda: interop.to_torch((PAIR, PARAMS)),
-        ValueError,
-        r"as many directions for torch, but layers\[0\] has 2 and layers\[1\] has 1",
+    "ValueError: state_dict must have no other entries, but has [1]": (
+        lambda: interop.from_torch(CELL | cast(Any, {1: X}))
     ),
-    "to torch, nodes": (
-        lambda: interop.to_torch((PARAMS, UNLIKE)),
-        ValueError,
-        r"layers\[1\] must have wx of shape \(4, 4\) for torch, but has \(4, 5\)",
+    "ValueError: params['i'] must have an entry 'bias'": (
+        lambda: interop.from_linen(LINEN | {"i": {"kernel": PARAMS.wx}})
     ),
-    "to ONNX, unlike": (
-        lambda: interop.to_onnx(PAIR_UNLIKE),
-        ValueError,
-        r"layer must have wx of one shape for ONNX, but has \[\(3, 4\), \(2, 4\)\]",
+    "ValueError: params['h'] must have no other entries, but has ['bias']": (
+        lambda: interop.from_linen(LINEN | {"h": LINEN["h"] | {"bias": PARAMS.b}})
     ),
-    "a cell and a layer": (
-        lambda: interop.from_torch(TORCH | CELL),
-        ValueError,
-        r"state_dict must have no other entries, but has \['weight_ih_l0', ",
+    "ValueError: state must have an entry 'dense_h', but has ['dense_i']": (
+        lambda: interop.from_nnx({"dense_i": NNX["dense_i"]})
     ),
-    "states, unlike layers": (
-        lambda: interop.unstack_states(np.ones((2, 2, 4)), (*network(1), UNLIKE)),
-        ValueError,
-        r"to fit layers of \[4, 5\] nodes, but is of shape \(2, 2, 4\)",
+    "TypeError: inputs['R'] must be an array that NumPy can read": (
+        lambda: interop.from_onnx(ONNX | {"R": [[1], [1, 2]]})
     ),
-    "states, none": (
-        lambda: interop.unstack_states(None, network(1)),
-        TypeError,
-        "h must be an array of real numbers",
+    "ValueError: inputs['W'] must have 1 or 2 directions, but has shape (3, 4, 3)": (
+        lambda: interop.from_onnx(ONNX | {"W": np.ones((3, 4, 3))})
     ),
-    "states, params": (
-        lambda: interop.unstack_states(np.ones((1, 2, 4)), PARAMS),
-        TypeError,
-        "layers must be a tuple or list",
+    "ValueError: layers must all have as many directions for torch, but layers[0] has 2": (
+        lambda: interop.to_torch((PAIR, PARAMS))
     ),
-    "stacked, an array": (
-        lambda: interop.stack_states(np.ones((2, 4))),  # type: ignore[arg-type]
-        TypeError,
-        r"last must be a tuple or list, one state or pair a layer, but is of shape \(2, 4\)",
+    "ValueError: layers[1] must have wx of shape (4, 4) for torch, but has (4, 5)": (
+        lambda: interop.to_torch((PARAMS, UNLIKE))
     ),
-    "stacked, no layer": (
-        lambda: interop.stack_states(()),
-        ValueError,
-        r"last must be of at least one layer, but is \(\)",
+    "ValueError: layer must have wx of one shape for ONNX, but has [(3, 4), (2, 4)]": (
+        lambda: interop.to_onnx(PAIR_UNLIKE)
     ),
-    "stacked, None": (
-        lambda: interop.stack_states((np.ones(4), None)),
-        TypeError,
-        r"last\[1\] must be an array of real numbers",
+    "ValueError: h must be of shape (2, *batch, 4) to fit layers of [4, 5] nodes, but is": (
+        lambda: unstack(np.ones((2, 2, 4)), (PARAMS, UNLIKE))
     ),
-    "stacked, three directions": (
-        lambda: interop.stack_states((X, [X, X, X])),
-        TypeError,
-        r"last\[1\] must be a state or a pair of them, but is a list",
+    "TypeError: h must be an array of real numbers": lambda: unstack(None, network(1)),
+    "TypeError: layers must be a tuple or list": lambda: unstack(np.ones((1, 2, 4)), PARAMS),
+    "TypeError: last must be a tuple or list, one state or pair a layer, but is of shape (2, 4)": (
+        lambda: stack(np.ones((2, 4)))
     ),
-    "stacked, shapes": (
-        lambda: interop.stack_states(((np.ones((2, 4)), np.ones((2, 5))),)),
-        ValueError,
-        r"last\[0\]\[1\] must be of shape \(\*batch, n_nodes\), the same for all states: "
-        r"\(2, 4\), but is of shape \(2, 5\)",
+    "ValueError: last must be of at least one layer, but is ()": lambda: stack(()),
+    "TypeError: last[1] must be an array of real numbers": lambda: stack((np.ones(4), None)),
+    "TypeError: last[1] must be a state or a pair of them, but is a list": (
+        lambda: stack((X, [X, X, X]))
     ),
-    "stacked, numbers": (
-        lambda: interop.stack_states((1.0,)),
-        ValueError,
-        r"last\[0\] must be of shape \(\*batch, n_nodes\)",
+    "ValueError: last[0][1] must be of shape (*batch, n_nodes), the same for all states: (2, 4)": (
+        lambda: stack(((np.ones((2, 4)), np.ones((2, 5))),))
     ),
+    "ValueError: last[0] must be of shape (*batch, n_nodes)": lambda: stack((1.0,)),
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_the_error_says_what_is_wrong(name: str) -> None:
-    call, error, message = WRONG[name]
-    with pytest.raises(error, match=message):
-        call()
+@pytest.mark.parametrize("message", WRONG)
+def test_the_error_says_what_is_wrong(message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as told:
+        WRONG[message]()
+    assert told.exconly().startswith(message)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 4), (3, 2, 3), (4,), ()])
 def test_the_error_says_which_shape_of_states_fits(shape: tuple[int, ...]) -> None:
     fits = "h must be of shape (3, *batch, 4) to fit layers of [4, 4, 4] nodes, but is of shape "
     with pytest.raises(ValueError, match=re.escape(f"{fits}{shape}")):
-        interop.unstack_states(np.ones(shape), network(3))
-
-
-# The functions that read a mapping, such a mapping, and those of its entries that may be missing
-MAPPINGS: dict[str, tuple[Callable[[Any], Any], dict[str, Any], list[str]]] = {
-    "torch": (interop.from_torch, TORCH, []),
-    "torch, a cell": (interop.from_torch, CELL, []),
-    "onnx": (interop.from_onnx, ONNX, ["B"]),
-    "keras": (interop.from_keras, KERAS, ["bias"]),
-    "linen": (interop.from_linen, LINEN, []),
-    "nnx": (interop.from_nnx, interop.to_nnx(PARAMS), []),
-}
-
-
-def places(mapping: dict[str, Any], around: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in mapping.items():
-        yield (*around, key)
-        if isinstance(value, dict):
-            yield from places(value, (*around, key))
-
-
-@pytest.mark.parametrize("name", MAPPINGS)
-def test_the_error_names_an_entry_that_is_missing_wrong_or_unknown(name: str) -> None:
-    read, mapping, optional = MAPPINGS[name]
-    argument, *_ = signature(read).parameters
-
-    def check(place: tuple[Any, ...], value: Any, message: str) -> None:
-        around = argument + "".join(f"['{key}']" for key in place[:-1])
-        with pytest.raises((TypeError, ValueError), match=re.escape(around + message)):
-            read(replaced(mapping, place, value))
-
-    for place in places(mapping):
-        *around, key = place
-        if key not in optional:
-            check(place, Missing, f" must have an entry '{key}'")
-        check(place, np.ones(()), f"['{key}'] must be ")
-        for unknown in ("weight_hr_l0", 1):
-            has = f" must have no other entries, but has [{unknown!r}]"
-            check((*around, unknown), np.ones(4), has)
+        unstack(np.ones(shape), network(3))
 
 
 @pytest.mark.parametrize("mapping", [TORCH, CELL])
@@ -314,7 +230,7 @@ def test_torch_has_all_biases_or_none(mapping: Any) -> None:
     for n in range(1, len(biases)):
         for missing in combinations(biases, n):
             with pytest.raises(ValueError, match=f"must have an entry '({'|'.join(missing)})'"):
-                interop.from_torch(changed(mapping, **dict.fromkeys(missing)))
+                interop.from_torch({k: each for k, each in mapping.items() if k not in missing})
 
 
 # Beside the real libraries
@@ -327,70 +243,60 @@ def with_library(*modules: str) -> pytest.MarkDecorator:
     )
 
 
+KERAS = with_library("keras"), pytest.mark.filterwarnings("ignore")  # it warns
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
-def gradients(layers: Any, activation: str, g: Any, **options: Any) -> Any:
-    """Values, and the gradients by the layers of `sum(g.h * h) + sum(g.last * last)`."""
+def tensors(entries: dict[str, Any]) -> dict[str, Any]:
+    import torch
 
-    def run(layers: Any) -> Any:
-        return rnn_stacked(layers, X, activation=ACTIVATIONS[activation], **options)
-
-    with jax.enable_x64(True):
-        out, pull = jax.vjp(run, layers)
-        return out, pull(g(out))[0]
+    return {key: torch.from_numpy(entry) for key, entry in entries.items()}
 
 
 @with_library("torch")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize(
     ("n_layers", "bidirectional", "biased"), [(1, False, True), (2, True, True), (3, False, False)]
 )
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_torch(
-    n_layers: int,
-    bidirectional: bool,
-    biased: bool,
-    batch_first: bool,
-    activation: str,
-    lengths: Any,
+    n_layers: int, bidirectional: bool, biased: bool, activation: str, lengths: Any
 ) -> None:
     """States, last states and gradients, of whole and of packed sequences."""
     import torch
+    from torch.nn.utils import rnn as packing
 
     torch.manual_seed(0)
-    rnn = torch.nn.RNN(
-        N_FEATURES,
-        N_NODES,
-        n_layers,
-        nonlinearity=activation,
-        bias=biased,
-        batch_first=batch_first,
-        bidirectional=bidirectional,
-        dtype=torch.float64,
-    )
-    x = torch.from_numpy(X if batch_first else X.swapaxes(0, 1))
-    if lengths is not None:
-        pack = torch.nn.utils.rnn.pack_padded_sequence
-        x = pack(x, torch.from_numpy(lengths), batch_first, enforce_sorted=False)
+    options: Any = {"bias": biased, "bidirectional": bidirectional, "dtype": torch.float64}
+    sizes = N_FEATURES, N_NODES, n_layers
+    rnn = torch.nn.RNN(*sizes, nonlinearity=activation, batch_first=True, **options)
     (h_0,) = numbers((n_layers * (1 + bidirectional), 2, N_NODES), seed=1)
-    states, h_n = rnn(x, torch.from_numpy(h_0))
-    if lengths is not None:
-        states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first)
-    states = states if batch_first else states.swapaxes(0, 1)
-    (torch.sum(states**2) + torch.sum(h_n**3)).backward()
 
+    def run() -> Any:
+        x, h0 = torch.from_numpy(X), torch.from_numpy(h_0)
+        if lengths is None:
+            return rnn(x, h0)
+        x = packing.pack_padded_sequence(x, torch.from_numpy(lengths), True, enforce_sorted=False)
+        states, h_n = rnn(x, h0)
+        return packing.pad_packed_sequence(states, True)[0], h_n
+
+    def loss(states: Any, last: Any) -> Any:
+        return (states**2).sum() + (last**3).sum()
+
+    states, h_n = run()
+    loss(states, h_n).backward()
     layers = interop.from_torch(rnn.state_dict())
+    real = (np.arange(6) < (6 if lengths is None else lengths[:, None]))[..., None]
     h0 = interop.unstack_states(h_0, layers)
-    real = np.arange(X.shape[1]) < (6 if lengths is None else lengths[:, None])
+    call: Any = {"activation": ACTIVATIONS[activation], "lengths": lengths}
 
-    def g(out: Any) -> Any:
-        of_last = jax.tree.map(lambda last: 3 * last**2, out.last)
-        return out._replace(h=jnp.where(jnp.asarray(real)[..., None], 2 * out.h, 0), last=of_last)
+    def here(layers: Any) -> Any:
+        out = rnn_stacked(layers, X, h0, **call)
+        return loss(jnp.where(real, out.h, 0), jnp.stack(jax.tree.leaves(out.last))), out
 
-    out, ours = gradients(layers, activation, g, h0=h0, lengths=lengths)
-    assert_close(np.where(real[..., None], out.h, 0), states.detach().numpy(), 1e-12)
+    with jax.enable_x64(True):
+        ours, out = jax.grad(here, has_aux=True)(layers)
+    assert_close(np.where(real, out.h, 0), states.detach().numpy(), 1e-12)
     assert_close(interop.stack_states(out.last), h_n.detach().numpy(), 1e-12)
     theirs = {key: value.grad.numpy() for key, value in rnn.named_parameters()}
     in_torch = interop.to_torch(ours)
@@ -399,16 +305,8 @@ def test_torch(
         # Each of torch's two biases has the gradient of their sum.
         assert_close(in_torch[key.replace("bias_hh", "bias_ih")], theirs[key], 1e-11)
 
-    rnn.load_state_dict(
-        {key: torch.from_numpy(value) for key, value in interop.to_torch(layers).items()}
-    )
-    again, _ = rnn(torch.from_numpy(X if batch_first else X.swapaxes(0, 1)))
-    expected = gradients(layers, activation, lambda out: out)[0].h
-    assert_close(
-        again.detach().numpy() if batch_first else again.detach().numpy().swapaxes(0, 1),
-        expected,
-        1e-12,
-    )
+    rnn.load_state_dict(tensors(interop.to_torch(layers)))
+    assert_close(run()[0].detach().numpy(), states.detach().numpy(), 1e-12)
 
 
 @with_library("torch")
@@ -422,49 +320,30 @@ def test_a_cell_of_torch(activation: str, biased: bool) -> None:
     options: Any = {"nonlinearity": activation, "bias": biased, "dtype": torch.float64}
     cell = torch.nn.RNNCell(N_FEATURES, N_NODES, **options)
     (h_0,) = numbers((2, N_NODES), seed=1)
-
-    def last_of_cell() -> Any:
+    layers: Any
+    for layers in (interop.from_torch(cell.state_dict()), network(1, biased=biased)):
+        cell.load_state_dict(tensors(to_cell(layers)))
         h = torch.from_numpy(h_0)
         for x_t in torch.from_numpy(X.swapaxes(0, 1)):
             h = cell(x_t, h)
-        return h.detach().numpy()
-
-    for layers in (interop.from_torch(cell.state_dict()), network(1, biased=biased)):
-        entries = interop.to_torch(layers).items()
-        cell.load_state_dict({k.removesuffix("_l0"): torch.from_numpy(v) for k, v in entries})
-        out, _ = gradients(layers, activation, lambda out: out, h0=[h_0])
-        assert_close(out.last[0], last_of_cell(), 1e-12)
+        with jax.enable_x64(True):
+            last = rnn_forward(layers[0], X, h_0, activation=ACTIVATIONS[activation])
+        assert_close(last, h.detach().numpy(), 1e-12)
 
 
-def single(params: Any, activation: str) -> tuple[Any, Any]:
+def half_square(run: Callable[[Any], Any], weights: Any) -> tuple[Any, Any]:
     """The last state in float32, and the gradient of half the sum of its squares."""
-    params, x = jax.tree.map(np.float32, (params, X))
 
-    def half_square(params: Any) -> Any:
-        last = rnn_forward(params, x, activation=ACTIVATIONS[activation])
+    def loss(weights: Any) -> Any:
+        last = run(weights)
         return 0.5 * jnp.sum(last**2), last
 
-    gradient, last = jax.grad(half_square, has_aux=True)(params)
+    gradient, last = jax.grad(loss, has_aux=True)(jax.tree.map(np.float32, weights))
     return last, gradient
 
 
-def half_square(last: Any) -> Any:
-    return 0.5 * jnp.sum(last**2)
-
-
-@pytest.fixture
-def keras_on_jax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keras on JAX, which needs implicit promotion of ranks."""
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with jax.numpy_rank_promotion("allow"):
-        yield
-
-
-class Theirs(NamedTuple):
-    """A layer of another library: its weights, and its states and last state with such weights."""
-
-    weights: Any
-    run: Callable[..., tuple[Any, Any]]
+# The weights of a layer of another library, and a function from such weights to states and last.
+Theirs: TypeAlias = tuple[Any, Callable[..., tuple[Any, Any]]]
 
 
 def keras_layer(activation: str, **settings: Any) -> Theirs:
@@ -476,12 +355,12 @@ def keras_layer(activation: str, **settings: Any) -> Theirs:
     layer.build(X.shape)
     others = [each.value for each in layer.non_trainable_variables]
 
-    def run(weights: Any) -> tuple[Any, Any]:
+    def run(weights: Any, mask: Any = None) -> tuple[Any, Any]:
         values = [weights[each.name] for each in layer.trainable_variables]
-        (h, last), _ = layer.stateless_call(values, others, np.float32(X))
+        (h, last), _ = layer.stateless_call(values, others, np.float32(X), mask=mask)
         return h, last
 
-    return Theirs({each.name: each.numpy() for each in layer.weights}, run)
+    return {each.name: each.numpy() for each in layer.weights}, run
 
 
 def linen_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
@@ -495,7 +374,7 @@ def linen_layer(activation: str, residual: bool = False, **settings: Any) -> The
         last, h = rnn.apply({"params": {"cell": weights}}, x, seq_lengths=lengths)
         return h, last
 
-    return Theirs(rnn.init(jax.random.key(0), x)["params"]["cell"], run)
+    return rnn.init(jax.random.key(0), x)["params"]["cell"], run
 
 
 def nnx_layer(activation: str, residual: bool = False, **settings: Any) -> Theirs:
@@ -513,47 +392,44 @@ def nnx_layer(activation: str, residual: bool = False, **settings: Any) -> Their
         last, h = rnn(jnp.float32(X), initial_carry=h0, seq_lengths=lengths)
         return h, last
 
-    return Theirs(nnx.to_pure_dict(state)["cell"], run)
+    return nnx.to_pure_dict(state)["cell"], run
 
 
-LIBRARIES: dict[str, tuple[Callable[..., Theirs], Callable[..., Any], Callable[..., Any]]] = {
-    "keras": (keras_layer, interop.from_keras, interop.to_keras),
-    "linen": (linen_layer, interop.from_linen, interop.to_linen),
-    "nnx": (nnx_layer, interop.from_nnx, interop.to_nnx),
+# What makes a layer, what reads and what writes its weights, and settings to try.
+LIBRARIES: dict[str, tuple[Any, Any, Any, Any, Any]] = {
+    "keras": (keras_layer, interop.from_keras, interop.to_keras, {"use_bias": False}, KERAS),
+    "linen": (linen_layer, interop.from_linen, interop.to_linen, RESIDUAL, with_library("flax")),
+    "nnx": (nnx_layer, interop.from_nnx, interop.to_nnx, RESIDUAL, with_library("flax")),
 }
-KERAS_MARKS = [with_library("keras"), pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.mark.usefixtures("keras_on_jax")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
     ("library", "settings"),
     [
-        pytest.param("keras", {}, marks=KERAS_MARKS),
-        pytest.param("keras", {"use_bias": False}, marks=KERAS_MARKS),
-        pytest.param("linen", {}, marks=with_library("flax")),
-        pytest.param("linen", {"residual": True}, marks=with_library("flax")),
-        pytest.param("nnx", {}, marks=with_library("flax")),
-        pytest.param("nnx", {"residual": True}, marks=with_library("flax")),
+        pytest.param(library, each, marks=mark)
+        for library, (*_, settings, mark) in LIBRARIES.items()
+        for each in (dict[str, Any](), settings)
     ],
 )
 def test_keras_and_flax(library: str, settings: Any, activation: str) -> None:
     """Values with weights from there and from here, and gradients."""
-    layer, read, write = LIBRARIES[library]
+    layer, read, write, *_ = LIBRARIES[library]
     weights, run = layer(activation, **settings)
-    options = {key: value for key, value in settings.items() if key == "residual"}
+    options = settings if settings == RESIDUAL else {}
     ours = read(weights, **options)
-    assert_close(run(weights)[1], single(ours, activation)[0], 1e-6)
-    params = PARAMS._replace(b=None) if ours.b is None else PARAMS
-    expected, gradient = single(params, activation)
 
-    def loss(weights: Any) -> Any:
-        last = run(weights)[1]
-        return half_square(last), last
+    def here(params: Any) -> Any:
+        return rnn_forward(params, np.float32(X), activation=ACTIVATIONS[activation])
 
-    in_theirs = jax.tree.map(np.float32, write(params, **options))
-    theirs, last = jax.grad(loss, has_aux=True)(in_theirs)
-    assert_close(last, expected, 1e-6)
+    def there(weights: Any) -> Any:
+        return run(weights)[1]
+
+    assert_close(there(weights), here(ours), 1e-6)
+    params = WITHOUT_BIAS if ours.b is None else PARAMS
+    last, gradient = half_square(here, params)
+    their_last, theirs = half_square(there, write(params, **options))
+    assert_close(their_last, last, 1e-6)
     assert_close(theirs, write(gradient), 1e-5)
 
 
@@ -563,7 +439,7 @@ def test_keras_and_flax(library: str, settings: Any, activation: str) -> None:
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_flax_reversed(library: str, lengths: Any, keep_order: bool) -> None:
     """Without `keep_order` it turns the real steps of each sequence."""
-    layer, read, _ = LIBRARIES[library]
+    layer, read, *_ = LIBRARIES[library]
     weights, run = layer("tanh", reverse=True, keep_order=keep_order)
     theirs, last = run(weights, lengths)
     options: Any = {"lengths": lengths, "reverse": True}
@@ -574,37 +450,30 @@ def test_flax_reversed(library: str, lengths: Any, keep_order: bool) -> None:
     assert_close(last, ours[:, 0], 1e-6)
 
 
-@with_library("keras")
-@pytest.mark.usefixtures("keras_on_jax")
-@pytest.mark.filterwarnings("ignore")  # those of Keras
+@KERAS[0]
+@KERAS[1]
 @pytest.mark.parametrize("go_backwards", [False, True])
 def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
     """With holes, and with False in the first and in the last step. Backwards all steps turn."""
-    import keras
-
-    layer = keras.layers.SimpleRNN(N_NODES, return_sequences=True, go_backwards=go_backwards)
-    layer.build(X.shape)
-    layer.set_weights([*interop.to_keras(PARAMS).values()])
+    _, run = keras_layer("tanh", go_backwards=go_backwards)
     mask = np.array([[0, 1, 0, 0, 1, 1], [1, 0, 1, 1, 0, 0]], np.float32)
-    theirs = layer(np.float32(X), mask=mask > 0)
-    params, x = jax.tree.map(np.float32, (PARAMS, X))
-    ours = rnn_states(params, x, leak=mask[..., None], reverse=go_backwards).h
+    theirs, _ = run(interop.to_keras(PARAMS), mask > 0)
+    ours = rnn_states(PARAMS, np.float32(X), leak=mask[..., None], reverse=go_backwards).h
     assert_close(ours, jnp.flip(theirs, 1) if go_backwards else theirs, 1e-6)
 
 
-@with_library("keras")
-@pytest.mark.usefixtures("keras_on_jax")
-@pytest.mark.filterwarnings("ignore")  # those of Keras
+@KERAS[0]
+@KERAS[1]
 def test_the_directions_of_keras_are_read_one_by_one() -> None:
     import keras
 
     both = keras.layers.Bidirectional(keras.layers.SimpleRNN(N_NODES, return_sequences=True))
     theirs = both(np.float32(X))
-    forward, backward = (
+    pair: Any = tuple(
         interop.from_keras({each.name: each.numpy() for each in layer.weights})
         for layer in (both.forward_layer, both.backward_layer)
     )
-    assert_close(rnn_stacked([(forward, backward)], np.float32(X)).h, theirs, 1e-6)
+    assert_close(rnn_stacked([pair], np.float32(X)).h, theirs, 1e-6)
 
 
 @with_library("onnx", "onnxruntime")
@@ -616,88 +485,50 @@ def test_onnx(direction: str, activation: str, clip: float | None) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     layer = PAIR if direction == "bidirectional" else PARAMS
-    layer = jax.tree.map(np.float32, layer)
-    inputs = interop.to_onnx(layer)
+    inputs = interop.to_onnx(jax.tree.map(np.float32, layer))
     n_directions = len(inputs["W"])
-    attributes: Any = {
-        "direction": direction,
-        "hidden_size": N_NODES,
-        "activations": [activation.capitalize()] * n_directions,
-    }
+    attributes: Any = {"activations": [activation.capitalize()] * n_directions}
+    attributes |= {"direction": direction, "hidden_size": N_NODES}
     attributes |= {} if clip is None else {"clip": clip}
     names = ["X", "W", "R", "B", "lengths", "initial_h"]
     initial_h = np.float32(numbers((n_directions, 2, N_NODES), seed=1)[0])
     node = helper.make_node("RNN", names, ["Y", "Y_h"], **attributes)
     x = np.float32(np.ascontiguousarray(X.swapaxes(0, 1)))
-    graph = helper.make_graph(
-        [node],
-        "rnn",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, x.shape)],
-        [
-            helper.make_tensor_value_info("Y", TensorProto.FLOAT, None),
-            helper.make_tensor_value_info("Y_h", TensorProto.FLOAT, None),
-        ],
-        [
-            numpy_helper.from_array(value, name)
-            for name, value in (inputs | {"lengths": LENGTHS, "initial_h": initial_h}).items()
-        ],
+    given, *results = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("X", x.shape), ("Y", None), ("Y_h", None))
     )
+    constants = inputs | {"lengths": LENGTHS, "initial_h": initial_h}
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph([node], "rnn", [given], results, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     states, last = session.run(None, {"X": x})
-    states = np.moveaxis(states, 1, 2)  # steps, batch, directions, nodes
 
     def clipped(a: jax.Array) -> jax.Array:
         return ACTIVATIONS[activation](jnp.clip(a, -clip, clip))  # type: ignore[operator]
 
     layers = (interop.from_onnx(inputs),)
-    out = rnn_stacked(
-        layers,
-        np.float32(X),
-        interop.unstack_states(initial_h, layers),
-        lengths=LENGTHS,
-        reverse=direction == "reverse",
-        activation=ACTIVATIONS[activation] if clip is None else clipped,
-    )
+    h0 = interop.unstack_states(initial_h, layers)
+    options: Any = {"lengths": LENGTHS, "reverse": direction == "reverse"}
+    options["activation"] = ACTIVATIONS[activation] if clip is None else clipped
+    out = rnn_stacked(layers, np.float32(X), h0, **options)
     real = (np.arange(6) < LENGTHS[:, None])[..., None]
-    theirs = states.swapaxes(0, 1).reshape(2, 6, -1)
+    # Of steps, directions, batch and nodes.
+    theirs = states.transpose(2, 0, 1, 3).reshape(2, 6, -1)
     assert_close(np.where(real, out.h, 0), np.where(real, theirs, 0), 1e-6)
     assert_close(interop.stack_states(out.last), last, 1e-6)
 
 
-# Cells of other libraries, of which every relation of the test kit holds
-
-
-def relation_case(params: Any) -> Case:
-    x, h0 = numbers((3, 5, N_FEATURES), (3, N_NODES), seed=1)
-    to_float32 = partial(jax.tree.map, np.float32)
-    return Case(to_float32(params), *to_float32((x, h0)))
-
-
-@with_library("flax")
-@pytest.mark.parametrize("relation", RELATIONS)
-@pytest.mark.parametrize("cell", ["SimpleCell", "GRUCell"])
-def test_relations_hold_of_linen(cell: str, relation: str) -> None:
-    from flax import linen
-
-    module = getattr(linen, cell)(N_NODES)
-    h, x_t = np.zeros(N_NODES, np.float32), np.zeros(N_FEATURES, np.float32)
-    variables = module.init(jax.random.key(0), h, x_t)
-
-    def step(params: Any, h: Any, x_t: Any) -> Any:
-        return module.apply(params, h, x_t)[0]
-
-    with jax.numpy_rank_promotion("allow"):
-        RELATIONS[relation](scanned(step), relation_case(variables))
-
-
 @with_library("equinox")
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_relations_hold_of_equinox(relation: str) -> None:
+def test_relations_hold_of_a_cell_of_equinox(relation: str) -> None:
+    """Its parameters, a module, hold what is no array too."""
     import equinox
 
     def step(cell: Any, h: Any, x_t: Any) -> Any:
         return jnp.vectorize(cell, signature="(i),(n)->(n)")(x_t, h)
 
     cell = equinox.nn.GRUCell(N_FEATURES, N_NODES, key=jax.random.key(0))
-    RELATIONS[relation](scanned(step), relation_case(cell))
+    case = Case(cell, *numbers((3, 5, N_FEATURES), (3, N_NODES), seed=1))
+    RELATIONS[relation](scanned(step), jax.tree.map(np.float32, case))

@@ -3,8 +3,9 @@
 That values and gradients are the oracle's is in `test_derivatives.py`.
 """
 
+import re
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from jax.nn.initializers import constant, glorot_uniform
 
-from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked, rnn_states
-from tests.helpers import MASKS, X, assert_close, assert_equal, assert_equal_on_cpus, numbers_like
+from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked
+from tests.helpers import MASKS, X, assert_close, assert_equal, numbers_like
 
 KEY = jax.random.key(0)
 
@@ -24,17 +25,6 @@ def network(bidirectional: bool) -> Any:
 
 
 NETWORK, FORWARD_ONLY = network(True), network(False)
-
-
-def test_a_bidirectional_layer_runs_once_in_each_direction() -> None:
-    forward, backward = NETWORK[0]
-    masks: Any = MASKS
-    out = rnn_bidirectional((forward, backward), X, (0.5, None), **masks)
-    assert_equal_on_cpus(out.h[..., :4], rnn_states(forward, X, 0.5, **masks).h)
-    assert_equal_on_cpus(out.h[..., 4:], rnn_states(backward, X, **masks, reverse=True).h)
-    assert_equal(out.last, (out.h[..., -1, :4], out.h[..., 0, 4:]))
-    stacked = rnn_stacked((NETWORK[0],), X, ((0.5, None),), **masks)
-    assert_equal((stacked.h, *stacked.last), (out.h, out.last))
 
 
 def test_dropout_is_between_layers() -> None:
@@ -76,81 +66,66 @@ def test_initialisation() -> None:
     def shapes(tree: Any) -> Any:
         return jax.tree.map(jnp.shape, tree)
 
-    network = init_stacked(KEY, 3, (4, 5), bidirectional=True, wx_init=glorot_uniform())
+    network: Any = init_stacked(KEY, 3, (4, 5), bidirectional=True, wx_init=glorot_uniform())
     lower, upper = RNNParams((3, 4), (4, 4), (4,)), RNNParams((8, 5), (5, 5), (5,))
     assert shapes(network) == ((lower,) * 2, (upper,) * 2)
-    squares = [
-        np.ravel(leaf) for leaf in jax.tree.leaves(network) if leaf.shape in ((4, 4), (5, 5))
-    ]
-    drawn = np.concatenate(squares)
+    squares = [layer.wh for pair in network for layer in pair]
+    drawn = np.concatenate(list(map(np.ravel, squares)))
     assert len(np.unique(drawn)) == len(drawn)  # each array has a key of its own
     options: Any = {"wh_init": constant(2.0), "b_init": None, "dtype": jnp.float16}
     one_way: Any = init_stacked(KEY, 3, (4, 4), **options)
     both_ways: Any = init_stacked(KEY, 3, (4,), bidirectional=True, **options)
     of_inputs, of_states = RNNParams((3, 4), (4, 4), None), RNNParams((4, 4), (4, 4), None)
-    assert shapes(one_way) == (of_inputs, of_states)
-    assert shapes(both_ways) == ((of_inputs, of_inputs),)
+    assert shapes((one_way, both_ways)) == ((of_inputs, of_states), ((of_inputs, of_inputs),))
     for layer in (*one_way, *both_ways[0]):
         assert_equal(layer.wh, jnp.full((4, 4), 2, jnp.float16))
         assert layer.wx.dtype == jnp.float16
-    sizes: Any = [np.uint8(200), np.uint8(4)]  # whose double does not fit into their type
-    narrow = jax.eval_shape(
-        partial(init_stacked, n_features=3, n_nodes=sizes, bidirectional=True), KEY
-    )
-    assert jax.tree.leaves(narrow[1])[0].shape == (400, 4)
+    # Sizes whose double does not fit into their type.
+    narrow = jax.eval_shape(lambda: INIT([np.uint8(200), np.uint8(4)], bidirectional=True))
+    assert narrow[1][0].wx.shape == (400, 4)
 
 
 BOTH, RESETS = NETWORK[0], MASKS["resets"]
+bidirectional: Any = rnn_bidirectional
 STACKED: Any = partial(rnn_stacked, NETWORK, X)
 INIT: Any = partial(init_stacked, KEY, 3)
 UNLIKE = NETWORK[0][0], NETWORK[1][1]._replace(wx=np.ones((3, 5)))
 # Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
-WRONG: list[tuple[type[Exception], str, Any]] = [
-    (TypeError, "layers must be a tuple", lambda: rnn_stacked(BOTH[0], X)),
-    (ValueError, "layers must be not empty", lambda: rnn_stacked((), X)),
-    (TypeError, r"layers\[1\] must be an RNNParams or a pair", lambda: rnn_stacked((BOTH, X), X)),
-    (TypeError, "h0 must .* one for each layer, but is of shape", lambda: STACKED(np.zeros(4))),
-    (ValueError, r"h0 must be 2 states, .* is \(None,\)", lambda: STACKED((None,))),
-    (TypeError, "h0 must .* one for each direction", lambda: STACKED((np.zeros(4), None))),
-    (
-        TypeError,
-        "h0 must be an array of real numbers .*, but is a tuple of",
-        lambda: rnn_stacked(FORWARD_ONLY, X, ((np.zeros(4), np.ones(4)), None)),
+WRONG: dict[str, Any] = {
+    "TypeError: layers must be a tuple": lambda: rnn_stacked(BOTH[0], X),
+    "ValueError: layers must be not empty": lambda: rnn_stacked((), X),
+    r"TypeError: layers\[1\] must be an RNNParams or a pair": lambda: rnn_stacked((BOTH, X), X),
+    "TypeError: h0 must .* one for each layer, but is of shape": lambda: STACKED(np.zeros(4)),
+    r"ValueError: h0 must be 2 states, .* is \(None,\)": lambda: STACKED((None,)),
+    "TypeError: h0 must .* one for each direction": lambda: STACKED((np.zeros(4), None)),
+    "TypeError: h0 must be an array of real numbers .*, but is a tuple of": lambda: rnn_stacked(
+        FORWARD_ONLY, X, ((np.zeros(4), np.ones(4)), None)
     ),
-    (
-        TypeError,
-        "reset_to must be an array of real numbers .*, but is a tuple of",
-        lambda: STACKED(resets=RESETS, reset_to=(np.zeros(4), np.ones(5))),
+    "TypeError: reset_to must be an array of real numbers .*, but is a tuple of": lambda: STACKED(
+        resets=RESETS, reset_to=(np.zeros(4), np.ones(5))
     ),
-    (ValueError, "n_nodes must be the same in both", lambda: rnn_bidirectional(UNLIKE, X)),
-    (
-        TypeError,
-        "unexpected .* 'dropout'",
-        lambda: cast(Any, rnn_bidirectional)(BOTH, X, dropout=0),
+    "ValueError: n_nodes must be the same in both": lambda: rnn_bidirectional(UNLIKE, X),
+    "TypeError: .* unexpected .* 'dropout'": lambda: bidirectional(BOTH, X, dropout=0),
+    "TypeError: params must be a pair of RNNParams": lambda: bidirectional(NETWORK, X),
+    "ValueError: x must be .* ending in 8 .* 6, 3": lambda: rnn_stacked(NETWORK[::-1], X),
+    "ValueError: dropout must be at least 0 and less than 1": lambda: STACKED(dropout=1.0),
+    "TypeError: dropout must be of type Real": lambda: STACKED(dropout="half"),
+    "TypeError: (?s:.*)key must be one JAX PRNG key": lambda: STACKED(dropout=0.5, key=7),
+    "TypeError: n_nodes must be a tuple or list, one for each layer": lambda: INIT(4),
+    "TypeError: bidirectional must be a bool": lambda: INIT((4,), bidirectional="no"),
+    "ValueError: n_nodes must be not": lambda: INIT(()),
+    r"ValueError: (?s:.*)in layers\[1\], whose x is h of layers\[0\]": (
+        lambda: rnn_stacked(NETWORK[:1] * 2, X)
     ),
-    (TypeError, "params must be a pair of RNNParams", lambda: rnn_bidirectional(NETWORK, X)),
-    (ValueError, "x must be .* ending in 8 .* 6, 3", lambda: rnn_stacked(NETWORK[::-1], X)),
-    (ValueError, "dropout must be at least 0 and less than 1", lambda: STACKED(dropout=1.0)),
-    (TypeError, "dropout must be of type Real", lambda: STACKED(dropout="half")),
-    (TypeError, "key must be one JAX PRNG key", lambda: STACKED(dropout=0.5, key=7)),
-    (TypeError, "n_nodes must be a tuple or list, one for each layer", lambda: INIT(4)),
-    (TypeError, "bidirectional must be a bool", lambda: INIT((4,), bidirectional="no")),
-    (ValueError, "n_nodes must be not", lambda: INIT(())),
-    (
-        ValueError,
-        r"in layers\[1\], whose x is h of layers\[0\]",
-        lambda: rnn_stacked(NETWORK[:1] * 2, X),
+    "ValueError: params.b must be of shape (?s:.*)in the backward direction": (
+        lambda: rnn_bidirectional((BOTH[0], BOTH[1]._replace(b=np.ones(3))), X)
     ),
-    (
-        ValueError,
-        "(?s)params.b must be of shape .*in the backward direction",
-        lambda: rnn_bidirectional((BOTH[0], BOTH[1]._replace(b=np.ones(3))), X),
-    ),
-]
+}
 
 
-@pytest.mark.parametrize(("error", "message", "call"), WRONG)
-def test_the_error_says_what_is_wrong(error: type[Exception], message: str, call: Any) -> None:
+@pytest.mark.parametrize("message", WRONG)
+def test_the_error_says_what_is_wrong(message: str) -> None:
     """In its notes it says in which layer and direction."""
-    with pytest.raises(error, match=message):
-        call()
+    with pytest.raises((TypeError, ValueError)) as told:
+        WRONG[message]()
+    assert re.match(message, told.exconly())

@@ -1,15 +1,16 @@
 """The oracle gives what hand calculation and finite differences give, without using jaxrnn."""
 
 import math
-from functools import partial
+import re
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams
+from jaxrnn import RNNParams, RNNStates
 from jaxrnn.testing import oracle, strategies
 from tests.helpers import WORKED_H_LAST, WORKED_PARAMS, WORKED_X, assert_close, assert_equal
 
@@ -32,50 +33,26 @@ def test_the_notebooks_worked_example() -> None:
 SCALAR = RNNParams(np.array([[3.0]]), np.array([[1.0]]), np.array([1.0]))
 
 
-def test_states_by_hand() -> None:
-    states = oracle.rnn_states(SCALAR, [[2.0], [1.0]], [-1.0], activation=CUBE)
-    assert_equal(states.a, np.array([[6.0], [220.0]]))
-    assert_equal(states.h, np.array([[216.0], [220.0**3]]))
-    last = oracle.rnn_forward(SCALAR, [[2.0], [1.0]], [-1.0], activation=CUBE)
-    assert_equal(last, np.array([220.0**3]))
+CALL: Any = SCALAR, [[2.0], [1.0]], [-1.0]
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        partial(oracle.rnn_forward, SCALAR),
-        partial(oracle.rnn_states, SCALAR),
-        partial(oracle.rnn_gradients, SCALAR),
-        partial(oracle.rnn_stacked, [SCALAR]),
-        partial(oracle.stacked_gradients, [SCALAR]),
-    ],
-)
-def test_unknown_options_are_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="the oracle has no option lenghts"):
-        function([[2.0], [1.0]], lenghts=None)
-
-
-def test_gradients_by_hand() -> None:
-    got = oracle.rnn_gradients(
-        SCALAR,
-        [[2.0], [1.0]],
-        [-1.0],
-        g_last=[5.0],
-        g_a=[[7.0], [0.0]],
-        g_h=[[11.0], [0.0]],
-        activation=CUBE,
-    )
+def test_states_and_gradients_by_hand() -> None:
+    states = oracle.rnn_states(*CALL, activation=CUBE)
+    assert_equal(states, RNNStates(np.array([[6.0], [220.0]]), np.array([[216.0], [220.0**3]])))
+    assert_equal(oracle.rnn_forward(*CALL, activation=CUBE), np.array([220.0**3]))
+    weights: Any = {"g_last": [5.0], "g_a": [[7.0], [0.0]], "g_h": [[11.0], [0.0]]}
+    params, x, h0, *_ = oracle.rnn_gradients(*CALL, **weights, activation=CUBE)
     ga_1, ga_2 = 78409195.0, 726000.0
-    expected = oracle.Gradients(
-        RNNParams(
-            np.array([[2 * ga_1 + 1 * ga_2]]),
-            np.array([[-1 * ga_1 + 216 * ga_2]]),
-            np.array([ga_1 + ga_2]),
-        ),
-        np.array([[3 * ga_1], [3 * ga_2]]),
-        np.array([ga_1]),
-    )
-    assert_equal(got, expected)
+    wx, wh = np.array([[2 * ga_1 + 1 * ga_2]]), np.array([[-1 * ga_1 + 216 * ga_2]])
+    assert_equal(params, RNNParams(wx, wh, np.array([ga_1 + ga_2])))
+    assert_equal((x, h0), (np.array([[3 * ga_1], [3 * ga_2]]), np.array([ga_1])))
+
+
+@pytest.mark.parametrize("name", [name for name in dir(oracle) if re.match("rnn_|stacked_", name)])
+def test_unknown_options_are_refused(name: str) -> None:
+    network = (SCALAR,) if "stacked" in name else SCALAR
+    with pytest.raises(TypeError, match="the oracle has no option lenghts"):
+        getattr(oracle, name)(network, [[2.0], [1.0]], lenghts=None)
 
 
 def test_which_axis_is_which() -> None:
@@ -109,13 +86,11 @@ def test_what_does_not_fit_is_named(
         oracle.rnn_gradients(params, [[2.0]], **options)
 
 
-def test_relu_is_flat_at_zero_and_below() -> None:
+def test_its_activations() -> None:
+    """At zero and below relu is flat."""
     a = np.array([-1.0, 0.0, 2.0])
     assert_equal(oracle.RELU.function(a), np.array([0.0, 0.0, 2.0]))
     assert_equal(oracle.RELU.derivative(a), np.array([False, False, True]))
-
-
-def test_tanh_and_its_derivative() -> None:
     a = np.array([math.log(2.0)])
     assert_close(oracle.TANH.function(a), np.array([0.6]), 1e-15)
     assert_close(oracle.TANH.derivative(a), np.array([0.64]), 1e-15)
@@ -134,36 +109,27 @@ def test_no_steps() -> None:
 @given(data=st.data())
 def test_gradients_are_finite_differences(activation: oracle.Differentiable, data: Any) -> None:
     """Along a random direction in all arguments at once."""
+
+    def draw_like(tree: Any) -> Any:
+        return jax.tree.map(lambda a: data.draw(strategies.arrays(a.shape, np.float64)), tree)
+
+    def values(case: Any) -> Any:
+        last = oracle.rnn_forward(*case, activation=activation)
+        return last, *oracle.rnn_states(*case, activation=activation)
+
+    def product(left: Any, right: Any) -> float:
+        return sum(map(np.vdot, jax.tree.leaves(left), jax.tree.leaves(right)))
+
     case = data.draw(strategies.cases(dtype=np.float64))
-    arrays: Any = [case.params.wx, case.params.wh, case.params.b, case.x, case.h0]
-    *batch, n_steps, _ = case.x.shape
-    n_nodes = len(case.params.wh)
-    g_last, g_a, g_h = (
-        data.draw(strategies.arrays(shape, np.float64))
-        for shape in ((*batch, n_nodes), (*batch, n_steps, n_nodes), (*batch, n_steps, n_nodes))
-    )
-    directions: Any = [
-        None if array is None else data.draw(strategies.arrays(array.shape, np.float64))
-        for array in arrays
-    ]
+    direction, weights = draw_like(case), draw_like(values(case))
 
     def loss(step: float) -> float:
-        moved: Any = [
-            None if array is None else array + step * direction
-            for array, direction in zip(arrays, directions, strict=True)
-        ]
-        params, x, h0 = RNNParams(*moved[:3]), moved[3], moved[4]
-        states = oracle.rnn_states(params, x, h0, activation=activation)
-        last = oracle.rnn_forward(params, x, h0, activation=activation)
-        return float(np.sum(g_last * last) + np.sum(g_a * states.a) + np.sum(g_h * states.h))
+        return product(weights, values(jax.tree.map(lambda a, d: a + step * d, case, direction)))
 
+    g_last, g_a, g_h = weights
     got = oracle.rnn_gradients(*case, g_last=g_last, g_a=g_a, g_h=g_h, activation=activation)
-    slope = sum(
-        float(np.sum(gradient * direction))
-        for gradient, direction in zip((*got.params, got.x, got.h0), directions, strict=True)
-        if gradient is not None and direction is not None
-    )
-    step = 1e-5
+    by_h0 = None if case.h0 is None else got.h0
+    slope, step = product((got.params, got.x, by_h0), direction), 1e-5
     difference = (loss(step) - loss(-step)) / (2 * step)
     assert slope == pytest.approx(difference, rel=1e-6, abs=1e-6)
 
@@ -172,11 +138,7 @@ def test_gradient_by_h0_has_the_shape_of_h0() -> None:
     x, g = np.ones((2, 3, 4, 1)), np.arange(6.0).reshape(2, 3, 1)
     full = oracle.rnn_gradients(SCALAR, x, np.zeros((2, 3, 1)), g_last=g).h0
     assert_equal(oracle.rnn_gradients(SCALAR, x, g_last=g).h0, full)
-    for h0, expected in [
-        (np.zeros(()), full.sum()),
-        (np.zeros(1), full.sum(axis=(0, 1))),
-        (np.zeros((3, 1)), full.sum(axis=0)),
-        (np.zeros((1, 3, 1)), full.sum(axis=0, keepdims=True)),
-        (np.zeros((2, 1, 1)), full.sum(axis=1, keepdims=True)),
-    ]:
-        assert_close(oracle.rnn_gradients(SCALAR, x, h0, g_last=g).h0, expected, 1e-15)
+    of_shapes: list[tuple[tuple[int, ...], Any]] = [((), (0, 1, 2)), ((1,), (0, 1)), ((3, 1), 0)]
+    for shape, axes in (*of_shapes, ((1, 3, 1), 0), ((2, 1, 1), 1)):
+        got = oracle.rnn_gradients(SCALAR, x, np.zeros(shape), g_last=g).h0
+        assert_close(got, np.sum(full, axes).reshape(shape), 1e-15)

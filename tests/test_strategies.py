@@ -17,15 +17,12 @@ from jaxrnn.testing.strategies import SIZES, Case, Sizes
 @given(data=st.data())
 def test_values_are_exact_in_every_float_type(dtype: Any, data: st.DataObject) -> None:
     case = data.draw(strategies.cases(dtype=dtype))
-    for array in (*case.params, case.x, case.h0):
-        if array is not None:
-            assert array.dtype == dtype
-            values = np.asarray(array, np.float64)
-            assert np.all(np.abs(values) <= 1.0)
-    for array in (case.params.b, case.x, case.h0):
-        if array is not None:
-            sixteenths = np.asarray(array, np.float64) * 16
-            np.testing.assert_array_equal(sixteenths, np.round(sixteenths))
+    for array in jax.tree.leaves(case):
+        assert array.dtype == dtype
+        assert np.all(np.abs(np.asarray(array, np.float64)) <= 1.0)
+    for array in jax.tree.leaves((case.params.b, case.x, case.h0)):
+        sixteenths = np.asarray(array, np.float64) * 16
+        np.testing.assert_array_equal(sixteenths, np.round(sixteenths))
 
 
 @given(strategies.cases())
@@ -73,14 +70,11 @@ def test_every_kind_of_case_is_drawn(wanted: Any) -> None:
     assert wanted(find(strategies.cases(), wanted, settings=unshrunk))
 
 
-@given(strategies.cases(batch_axes=2, bias=True, h0="each"))
-def test_cases_are_of_the_kind_asked_for(case: Case) -> None:
-    assert case.params.b is not None
-    assert np.asarray(case.h0).shape == (*case.x.shape[:2], len(case.params.wh))
-
-
 @given(st.data())
-def test_shared_and_missing_parts(data: st.DataObject) -> None:
+def test_cases_are_of_the_kind_asked_for(data: st.DataObject) -> None:
+    each = data.draw(strategies.cases(batch_axes=2, bias=True, h0="each"))
+    assert each.params.b is not None
+    assert np.asarray(each.h0).shape == (*each.x.shape[:2], len(each.params.wh))
     shared = data.draw(strategies.cases(bias=False, h0="shared"))
     assert shared.params.b is None
     assert np.asarray(shared.h0).shape == (len(shared.params.wh),)
@@ -95,10 +89,8 @@ def test_cases_of_any_parameters(dtype: Any, data: st.DataObject) -> None:
     def init(key: jax.Array, n_features: int, n_nodes: int) -> Any:
         return [jax.random.normal(key, (n_features, n_nodes)), jnp.arange(n_nodes)]
 
-    for parameters in (
-        init,
-        strategies.arrays((3, 4), np.float64).map(lambda w: [w, np.arange(4)]),
-    ):
+    drawn = strategies.arrays((3, 4), np.float64).map(lambda w: [w, np.arange(4)])
+    for parameters in (init, drawn):
         (w, integers), x, h0 = data.draw(strategies.cases_of(parameters, dtype=dtype))
         assert w.dtype == x.dtype == np.asarray(h0).dtype == dtype
         assert np.issubdtype(integers.dtype, np.integer)
@@ -107,10 +99,9 @@ def test_cases_of_any_parameters(dtype: Any, data: st.DataObject) -> None:
 
 
 def test_cases_shrink_to_the_smallest() -> None:
-    case = find(strategies.cases(), lambda case: case.x.size > 0, settings=settings(database=None))
-    assert case.x.shape == (1, 2)
-    assert case.params.b is None
-    assert case.h0 is None
+    smallest = settings(database=None)
+    params, x, h0 = find(strategies.cases(), lambda case: case.x.size > 0, settings=smallest)
+    assert (params.b, x.shape, h0) == (None, (1, 2), None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states, rnn_step
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from tests.helpers import LENGTHS, RESET_TO, RESETS, assert_close, at, numbers
 
 *WEIGHTS, X, H0 = (
@@ -41,7 +41,6 @@ def dropped(params: RNNParams[Any], x: Any, h0: Any = None, seed: Any = 0, **opt
 
 
 FUNCTIONS = [step, rnn_forward, rnn_states, gradient]
-over_functions = pytest.mark.parametrize("function", FUNCTIONS)
 
 # Stacks of three of each argument: wx, wh, b, x, h0, lengths, resets and a seed for dropout.
 STACKS = (*map(np.float64, (*PARAM_SETS, X, H0)), LENGTHS[1], RESETS[0], np.arange(3))
@@ -89,30 +88,6 @@ def test_vmap_is_a_loop(function: Callable[..., Any], maps: str) -> None:
         assert_close(jax.jit(mapped)(*args), expected(*args), 1e-12)
 
 
-def in_scan(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        stacks = jax.tree.map(lambda array: jnp.stack([jnp.zeros_like(array), array]), args)
-        return at(jax.lax.scan(lambda carry, each: (carry, function(*each)), 0, stacks)[1], 1)
-
-    return jax.jit(run)
-
-
-@over_functions
-@pytest.mark.parametrize("transform", [lambda f: jax.jit(jax.checkpoint(jax.jit(f))), in_scan])
-def test_transformed_is_plain(function: Callable[..., Any], transform: Any) -> None:
-    assert_close(transform(function)(PARAMS, X, H0), function(PARAMS, X, H0), 1e-6)
-
-
-def test_inside_the_loop_of_a_caller() -> None:
-    """A scan that hands the last state of each segment to the next runs the whole sequence."""
-
-    def segment(h: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
-        return rnn_forward(PARAMS, x, h), None
-
-    segments = X.reshape(3, 3, 2, 2).swapaxes(0, 1)
-    assert_close(jax.lax.scan(segment, H0, segments)[0], rnn_forward(PARAMS, X, H0), 1e-6)
-
-
 @pytest.mark.parametrize("every", [None, 3, 2])
 def test_without_jit_is_with_it(every: int | None) -> None:
     """JAX would refuse a scan of no steps, such as of what is left after all pieces."""
@@ -154,22 +129,17 @@ def test_inside_shard_map(function: Callable[..., Any], split: str, options: Any
     assert_close(sharded(varying, same), run(varying, same), 1e-6)
 
 
-@pytest.mark.parametrize(("n_steps", "n_nodes"), [(3, 64), (6, 4)])
-def test_on_a_mesh_with_explicit_axes(n_steps: int, n_nodes: int) -> None:
+@pytest.mark.parametrize(("batch", "n_steps"), [(1, 6), (3, 6), (3, 3)])
+def test_gradients_on_an_explicit_axis_have_it(batch: int, n_steps: int) -> None:
     """Types that say how a batch is shared among devices go through values and gradients."""
-    params = init_params(jax.random.key(0), 2, n_nodes)
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
-
-    def loss(params: Any, x: Any) -> jax.Array:
-        last, (a, h) = rnn_forward(params, x), rnn_states(params, x)
-        return jnp.sum(last) + jnp.sum(jnp.sin(a)) + jnp.sum(jnp.cos(h))
-
-    x = X[:, :n_steps]
-    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    expected = gradient(params, x)
-    with jax.set_mesh(mesh):
-        sharded = jax.device_put(x, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
-        assert_close(gradient(params, sharded), expected, 1e-5)
+    args: Any = PARAMS, X[:batch, :n_steps], H0[:batch]
+    spec: Any = jax.sharding.PartitionSpec
+    specs = [jax.NamedSharding(mesh, each) for each in (spec(), spec("batch"), spec("batch"))]
+    placed = jax.tree.map(jax.device_put, args, tuple(specs), is_leaf=lambda a: a is PARAMS)
+    value, gradients = gradient(*placed)
+    assert_close((value, gradients), gradient(*args), 1e-5)
+    assert jax.tree.map(jax.typeof, gradients) == jax.tree.map(jax.typeof, placed)
 
 
 @pytest.mark.parametrize("function", [*FUNCTIONS, stacked])
