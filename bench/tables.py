@@ -33,7 +33,6 @@ Part = dict[tuple[str, str], Group]
 CAPTIONS = {
     SIZES: "One parameter set. Bytes are divided by those of the scan by hand with the fewest.",
     "peers": "The other programs in these cells: **times as long as jaxrnn**, mean and least.",
-    CURRENTS: "Currents, with a leak of each node.",
     SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
     LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
     CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
@@ -51,14 +50,12 @@ def tables(results: Results, beside: str | None = None) -> str:
     """
     parts = parts_of(results)
     blocks = [described(row["machine"]) for row in results if "machine" in row]
-    if parts.keys() & {SIZES, LEAK, COMPILE}:
+    if parts.keys() & {SIZES, LEAK, CURRENTS, COMPILE}:
         blocks += [CAPTIONS[SIZES], of_sizes(parts, beside)]
     if beside is not None:
         return "\n\n".join(blocks)
     if SIZES in parts:
         blocks += [CAPTIONS["peers"], of_peers(parts[SIZES])]
-    if CURRENTS in parts:
-        blocks += [CAPTIONS[CURRENTS], of_currents(parts[CURRENTS])]
     if parts.keys() & {SETS, DEVICES}:
         blocks += [CAPTIONS[SETS], of_sets(parts)]
     for part in (LENGTHS, CHECKPOINTS):
@@ -93,12 +90,15 @@ def described(machine: Row) -> str:
 def of_sizes(parts: dict[str, Part], beside: str | None) -> str:
     """One parameter set: jaxrnn's time, how many times as fast as the best scan, and bytes.
 
-    Then the same with a leak, and how many times as fast as the plain scan's a gradient compiles.
+    Then the same with a leak, and of currents with a leak, whose gradient also stands beside the
+    plain scan's; and how many times as fast as the plain scan's a gradient compiles.
     """
     kinds, with_bytes = (FORWARD, GRADIENT, STATES), (GRADIENT, STATES)
-    sizes, leak, compiled = (parts.get(part, {}) for part in (SIZES, LEAK, COMPILE))
+    sizes, leak, currents, compiled = (
+        parts.get(part, {}) for part in (SIZES, LEAK, CURRENTS, COMPILE)
+    )
     rows = []
-    for cell in cells(sizes | leak | compiled):
+    for cell in cells(sizes | leak | currents | compiled):
         row: dict[str, Any] = {}
         for kind in kinds:
             group = sizes.get((cell, kind), {})
@@ -114,7 +114,13 @@ def of_sizes(parts: dict[str, Part], beside: str | None) -> str:
             row[f"leak, {short(kind)}"] = speed(leak.get((cell, kind), {}), "jaxrnn")
         for kind in with_bytes:
             row[f"bytes, leak, {short(kind)}"] = fewer_bytes(leak.get((cell, kind), {}), "jaxrnn")
-        row["compile: plain scan"] = speed(compiled.get((cell, COMPILING), {}), "jaxrnn")
+        for kind in (FORWARD, GRADIENT):
+            row[f"currents, {kind}"] = speed(currents.get((cell, kind), {}), "jaxrnn")
+        of_currents = currents.get((cell, GRADIENT), {})
+        row["currents, gradient: plain scan"] = beside_plain(of_currents)
+        row["bytes, currents, gradient"] = fewer_bytes(of_currents, "jaxrnn")
+        row["compile: plain scan"] = beside_plain(compiled.get((cell, COMPILING), {}))
+        row["compile, currents: plain scan"] = beside_plain(currents.get((cell, COMPILING), {}))
         rows.append((cell, row))
     return table("cell", [*rows, *means(rows)])
 
@@ -130,23 +136,6 @@ def of_peers(part: Part) -> str:
             row[name] = f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None
         rows.append((short(kind), row))
     return table("", rows)
-
-
-def of_currents(part: Part) -> str:
-    """Currents: jaxrnn's time, how many times as fast as two scans by hand, and bytes."""
-    rows = []
-    for cell in cells(part):
-        row: dict[str, Any] = {}
-        for kind in (FORWARD, GRADIENT):
-            group = part.get((cell, kind), {})
-            row[f"{short(kind)}, us"] = microseconds(group.get("jaxrnn"))
-            row[f"{short(kind)}: best scan"] = speed(group, "jaxrnn")
-            row[f"{short(kind)}: plain scan"] = group[PLAIN]["ratio"][0] if PLAIN in group else None
-        row["bytes, gradient"] = fewer_bytes(part.get((cell, GRADIENT), {}), "jaxrnn")
-        compiled = part.get((cell, COMPILING), {})
-        row["compile: plain scan"] = compiled[PLAIN]["ratio"][0] if PLAIN in compiled else None
-        rows.append((cell, row))
-    return table("currents", [*rows, *means(rows)])
 
 
 def of_sets(parts: dict[str, Part]) -> str:
@@ -204,6 +193,11 @@ def cells(part: Part) -> list[str]:
 def speed(group: Group, name: str) -> float | None:
     """How many times as fast as the best scan a program is."""
     return group[name]["speed"][0] if "speed" in group.get(name, {}) else None
+
+
+def beside_plain(group: Group) -> float | None:
+    """How many times as fast as the plain scan jaxrnn is."""
+    return group[PLAIN]["ratio"][0] if PLAIN in group else None
 
 
 def fewer_bytes(group: Group, name: str) -> float | None:
