@@ -14,8 +14,7 @@ from tests import checked
 from tests.checked_calls import Call, as_checked
 from tests.helpers import LENGTHS, RESET_TO, RESETS, assert_close, numbers
 
-SHAPES = (2, 4), (4, 4), (4,), (3, 6, 2), (3, 4)
-*WEIGHTS, X, H0 = jax.tree.map(np.float32, numbers(*SHAPES, seed=1))
+*WEIGHTS, X, H0 = jax.tree.map(np.float32, numbers((2, 4), (4, 4), (4,), (3, 6, 2), (3, 4)))
 PARAMS: Any = RNNParams(*WEIGHTS)
 
 
