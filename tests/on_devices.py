@@ -26,7 +26,6 @@ from jaxrnn import (
 )
 from tests.compiled import COLLECTIVES, communication, communication_in_loops
 from tests.helpers import assert_close
-from tests.on_hosts import results_of_readme
 
 # By default there is one of each kind of case, and all of them with HYPOTHESIS_PROFILE=long.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -63,7 +62,6 @@ def states(params: Any, x: Any, options: Any) -> Any:
 
 WITHOUT: dict[str, Any] = {}
 WITH = {"lengths": LENGTHS}
-WAYS = [(last, WITH), (states, WITHOUT)][: 2 if IS_LONG else 1]
 
 
 def assert_communicates(needed: set[str], expected: Any, program: Any, *args: Any) -> None:
@@ -111,7 +109,8 @@ SHARES: dict[str, Any] = {
         ("batch", last, WITHOUT, 4),
         ("batch", states, WITH, 16),
         ("batch", last, WITH, 64),
-        *((share, *way, 16) for share in ("sets", "sets and batch") for way in WAYS),
+        ("sets", last, WITH, 16),
+        ("sets and batch", last, WITH, 16),
     ],
 )
 def test_only_the_gradients_of_a_shared_batch_are_summed(
@@ -197,8 +196,8 @@ def derivatives(name: str) -> Callable[..., Any]:
 
     def loss(params: Any, x: Any, where: Any) -> Any:
         out = FUNCTIONS[name](params, x, **where)
-        leaves = jax.tree.leaves(out)
-        return sum(0.01 * jnp.sum(jnp.sin(leaf)) for leaf in leaves), out  # gradients are about 1
+        small = (0.01 * jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(out))
+        return sum(small), out  # gradients are about 1
 
     def run(params: Any, x: Any, where: Any) -> Any:
         def gradient(params: Any) -> Any:
@@ -255,9 +254,8 @@ def test_every_function_on_every_mesh(name: str, share: str, kind: AxisType, is_
     if share.startswith("sets"):
         run, params = jax.vmap(run, in_axes=(0, None, None)), SMALL_STACK
     if share == "shard_map":
-        of_gradient = (P(), P("batch"))
-        out_specs = (P("batch"), of_gradient, of_gradient)
-        run = jax.shard_map(run, mesh=on, in_specs=(*specs, specs[1]), out_specs=out_specs)
+        in_specs, out_specs = (P(), BATCH, BATCH), (BATCH, (P(), BATCH), (P(), BATCH))
+        run = jax.shard_map(run, mesh=on, in_specs=in_specs, out_specs=out_specs)
     args = shared(params, on, specs[0]), *(shared(each, on, specs[1]) for each in (X, WHERE))
     with jax.set_mesh(on) if is_set else nullcontext():
         compiled = jax.jit(run).lower(*args).compile()
@@ -283,53 +281,54 @@ def test_each_argument_may_be_shared_or_not(sizes: tuple[int, int], seed: int) -
     if seed % 2:
         del arrays["resets"], arrays["reset_to"]
 
-    def run(params: Any, arrays: Any) -> Any:
-        return rnn_states(params, **arrays, activation=(jnp.tanh, jax.nn.silu)[seed % 2]).h
-
-    def gradient(params: Any, arrays: Any) -> Any:
-        return jax.grad(lambda params: jnp.sum(jnp.sin(run(params, arrays))))(params)
+    def loss(params: Any, arrays: Any) -> Any:
+        h = rnn_states(params, **arrays, activation=(jnp.tanh, jax.nn.silu)[seed % 2]).h
+        return jnp.sum(jnp.sin(h)), h
 
     def place(array: Any) -> Any:
         return (array, shared(array, on, P()), shared(array, on, BATCH))[random.integers(3)]
 
-    expected = jax.jit(run)(params, arrays), jax.jit(gradient)(params, arrays)
+    both = jax.jit(jax.grad(loss, has_aux=True))
+    expected = both(params, arrays)
     params = shared(params, on, P())
     placed = {name: place(array) for name, array in arrays.items()}
     for name in ("lengths", "leak") if seed % 3 else ("x",):
         placed[name] = shared(arrays[name], on, BATCH)
-    assert_close(run(params, placed), expected[0], 1e-5)
-    actual = jax.jit(run)(params, placed), jax.jit(gradient)(params, placed)
-    assert_close(actual, expected, 1e-5)
+    assert_close(loss(params, placed)[1], expected[1], 1e-5)
+    assert_close(both(params, placed), expected, 1e-5)
 
 
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
-    """The last state, with one argument multiplied by a number that each device has of its own."""
+    """The last state, with one argument changed by a number that each device has of its own."""
     options: dict[str, Any] = {
         "leak": {"leak": 0.5 * each},
         "h0": {"h0": params.b * each},
         "reset_to": {"resets": RESETS, "reset_to": params.b * each},
+        "lengths": {"lengths": jnp.minimum(LENGTHS, each.astype(jnp.int32))},
+        "resets": {"resets": RESETS & (each > 2)},
     }
     if what not in options:
         params = params._replace(**{what: getattr(params, what) * each})
     return rnn_forward(params, x, **options.get(what, {}))
 
 
-@pytest.mark.parametrize(
-    "what", [*RNNParams._fields, "reset_to", "h0", "leak"] if IS_LONG else ["wh", "leak"]
-)
+OTHERS = ["wx", "b", "h0", "reset_to"] if IS_LONG else []
+
+
+@pytest.mark.parametrize("what", ["wh", "leak", "lengths", "resets", *OTHERS])
 def test_one_argument_varies_in_shard_map(what: str) -> None:
+    """The state varies over the devices if anything does, be it a mask alone."""
     each = jnp.arange(1.0, 5.0)
 
-    def gradient(params: Any, x: Any, each: Any) -> Any:
+    def both(params: Any, x: Any, each: Any) -> Any:
         def total(each: Any) -> Any:
             return jnp.sum(varied(params, x, each, what))
 
-        return jax.vmap(jax.grad(total))(each)
+        return jax.vmap(jax.value_and_grad(total))(each)
 
-    specs = (P(), P(), P("batch"))
-    run = jax.shard_map(gradient, mesh=mesh(batch=4), in_specs=specs, out_specs=P("batch"))
-    expected = jax.jit(gradient)(SMALL, X, each)
-    assert_close(jax.jit(run)(SMALL, X, each), expected, 1e-5)
+    specs: Any = {"in_specs": (P(), P(), BATCH), "out_specs": BATCH}
+    run = jax.shard_map(both, mesh=mesh(batch=4), **specs)
+    assert_close(jax.jit(run)(SMALL, X, each), jax.jit(both)(SMALL, X, each), 1e-5)
 
 
 def test_shard_map_is_linearized_by_numpy_parameters() -> None:
@@ -345,9 +344,3 @@ def test_init_params_on_every_device() -> None:
     program = jax.jit(jax.vmap(network)).lower(keys).compile()
     assert communication(program) == {}
     np.testing.assert_array_equal(program(keys).wh, STACK.wh)
-
-
-if IS_LONG:  # test_hosts.py has it with two processes of two devices
-
-    def test_the_code_of_the_readme_gives_what_it_gives_on_one_device() -> None:
-        assert_close(results_of_readme(), results_of_readme(n_devices="1"), 1e-6)

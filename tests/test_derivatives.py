@@ -56,67 +56,51 @@ class Row(NamedTuple):
       masks: whether there are lengths and resets.
       activation: its name in `ACTIVATIONS`.
       rate: likewise, where there is one.
-      shapes: those of `leak` and `reset_to`, where they are given.
+      leak: its shape, if there is one.
+      reset_to: its shape, where there are resets.
       directions: of each layer; None for one network, of which the pre-activations are known too.
       static: other options.
     """
 
-    sizes: Sizes
+    sizes: Sizes = Sizes((2, 3), 6, 3, 4)
     masks: tuple[str, ...] = ("lengths", "resets")
     activation: str = "tanh"
     rate: str | None = None
-    shapes: Any = MappingProxyType({})
+    leak: tuple[int, ...] | None = None
+    reset_to: tuple[int, ...] = (4,)
     directions: tuple[int, ...] | None = None
     static: Any = MappingProxyType({})
 
 
-MANY, FEW = Sizes((2, 3), 6, 3, 4), Sizes((3,), 3, 3, 4)  # few have no rule
+FEW = Sizes((3,), 3, 3, 4)  # have no rule
 THREE, WITHOUT_WEIGHTS = Sizes((3,), 7, 3, 4), Sizes((3,), 7, None, 4)
-REVERSE = {"reverse": True}
-NODES, EACH = {"reset_to": (4,)}, {"reset_to": (2, 3, 4)}
+REVERSE, EACH = {"reverse": True}, (2, 3, 4)
+TURNED_PIECES = REVERSE | {"checkpoint_every": 4}
 ROWS = {
-    "lengths, one piece": Row(MANY, ("lengths",), static={"checkpoint_every": 7}),
-    "resets": Row(MANY, ("resets",), shapes=NODES, static=REVERSE),
-    "both": Row(MANY, shapes=EACH),
-    "both, reverse, relu": Row(MANY, activation="relu", shapes=NODES, static=REVERSE),
-    "both, reverse, silu": Row(MANY, activation="silu", shapes=EACH, static=REVERSE),
-    "both, pieces of one": Row(MANY, shapes=EACH, static={"checkpoint_every": 1}),
-    "both, few steps": Row(FEW, shapes={"reset_to": (3, 4)}, static=REVERSE),
-    "leak": Row(THREE, shapes={"leak": (3, 7, 4), **NODES}),
-    "leak of nodes, no wx": Row(WITHOUT_WEIGHTS, shapes={"leak": (4,), **NODES}, static=REVERSE),
-    "leak of steps, no wx, relu": Row(
-        WITHOUT_WEIGHTS, activation="relu", shapes={"leak": (7, 1), **NODES}
-    ),
-    "leak of sequences, sigmoid": Row(
-        THREE, activation="sigmoid", shapes={"leak": (3, 1, 1), **NODES}, static=REVERSE
-    ),
-    "leak, no wx, silu": Row(
-        WITHOUT_WEIGHTS, activation="silu", shapes={"leak": (3, 7, 4), **NODES}, static=REVERSE
-    ),
-    "one leak, few steps": Row(FEW, shapes={"leak": (), **NODES}, static=REVERSE),
-    "rate": Row(MANY, rate="tanh", shapes=EACH),
-    "currents": Row(THREE, (), "identity", "tanh", {"leak": (4,)}),
+    "lengths, one piece": Row(masks=("lengths",), static={"checkpoint_every": 7}),
+    "resets": Row(masks=("resets",), static=REVERSE),
+    "both": Row(reset_to=EACH),
+    "both, reverse, relu": Row(activation="relu", static=REVERSE),
+    "both, reverse, silu": Row(activation="silu", reset_to=EACH, static=REVERSE),
+    "both, pieces of one": Row(reset_to=EACH, static={"checkpoint_every": 1}),
+    "both, few steps": Row(FEW, reset_to=(3, 4), static=REVERSE),
+    "leak": Row(THREE, leak=(3, 7, 4)),
+    "leak of nodes, no wx": Row(WITHOUT_WEIGHTS, leak=(4,), static=REVERSE),
+    "leak of steps, no wx, relu": Row(WITHOUT_WEIGHTS, activation="relu", leak=(7, 1)),
+    "leak of sequences": Row(THREE, activation="sigmoid", leak=(3, 1, 1), static=REVERSE),
+    "leak, no wx, silu": Row(WITHOUT_WEIGHTS, activation="silu", leak=(3, 7, 4), static=REVERSE),
+    "one leak, few steps": Row(FEW, leak=(), static=REVERSE),
+    "rate": Row(rate="tanh", reset_to=EACH),
+    "currents": Row(THREE, (), "identity", "tanh", (4,)),
     "currents, masks": Row(
-        THREE,
-        activation="identity",
-        rate="relu",
-        shapes={"leak": (3, 7, 4), **NODES},
-        static=REVERSE,
+        THREE, activation="identity", rate="relu", leak=(3, 7, 4), static=REVERSE
     ),
-    "currents, silu": Row(THREE, activation="identity", rate="silu", shapes={"leak": (), **NODES}),
-    "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", {"leak": (40,)}),
+    "currents, silu": Row(THREE, activation="identity", rate="silu", leak=()),
+    "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", (40,)),
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
-    "layers": Row(MANY, shapes={"leak": (2, 3, 6, 1), **NODES}, directions=(1, 2, 1)),
-    "layers, currents": Row(
-        MANY, activation="identity", rate="tanh", shapes={"leak": (4,), **NODES}, directions=(2, 1)
-    ),
-    "layers, silu": Row(
-        MANY,
-        activation="silu",
-        shapes=EACH,
-        directions=(2,),
-        static=REVERSE | {"checkpoint_every": 4},
-    ),
+    "layers": Row(leak=(2, 3, 6, 1), directions=(1, 2, 1)),
+    "layers, currents": Row(activation="identity", rate="tanh", leak=(4,), directions=(2, 1)),
+    "layers, silu": Row(activation="silu", reset_to=EACH, directions=(2,), static=TURNED_PIECES),
 }
 
 
@@ -144,7 +128,10 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
         cases = strategies.stacked_cases(**kind, directions=st.just(row.directions))
     arrays: Any = filled(draw(cases))._asdict()
     arrays |= {name: draw(getattr(strategies, name)(sizes)) for name in row.masks}
-    arrays |= {name: draw(strategies.arrays(row.shapes[name], np.float64)) for name in row.shapes}
+    shapes = {"leak": row.leak, "reset_to": row.reset_to if "resets" in row.masks else None}
+    for name, shape in shapes.items():
+        if shape is not None:
+            arrays[name] = draw(strategies.arrays(shape, np.float64))
 
     poison = draw(st.sampled_from([np.nan, np.inf, np.finfo(np.float64).max]))
     lengths = arrays.get("lengths", np.full(sizes.batch, sizes.n_steps))
@@ -249,7 +236,7 @@ def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
     assert_close(derivatives(jnp.tanh), derivatives(lambda a: jnp.tanh(a)), 1e-4)
 
 
-@pytest.mark.parametrize(("i", "way"), enumerate(list(WAYS)[:-1]))
+@pytest.mark.parametrize(("i", "way"), [*enumerate([*WAYS][:-1])])
 def test_every_mode_by_gains_that_the_activation_closes_over(i: int, way: str) -> None:
     """Of two sets of gains at once. tanh(gains a) is a network whose weights are multiplied."""
     options = {"checkpoint_every": (3, None)[i % 2]}

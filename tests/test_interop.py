@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,9 @@ def network(n_layers: int, *, bidirectional: bool = False, biased: bool = True) 
     return jax.tree.map(lambda array: array / 2, numbers_like(shapes, seed=n_layers))
 
 
-def of_cell(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The entries as those of a `torch.nn.RNNCell`."""
-    return {key.removesuffix("_l0"): entry for key, entry in state_dict.items()}
-
-
 def to_cell(layers: Any) -> dict[str, Any]:
-    return of_cell(interop.to_torch(layers))
+    """The entries of a `torch.nn.RNNCell`."""
+    return {key.removesuffix("_l0"): each for key, each in interop.to_torch(layers).items()}
 
 
 PARAMS, PAIR = network(1)[0], network(1, bidirectional=True)[0]
@@ -130,97 +126,92 @@ def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
 CELL = to_cell((PARAMS,))
-ONNX, LINEN, NNX = (to(PARAMS) for to in (interop.to_onnx, interop.to_linen, interop.to_nnx))
+ONNX, LINEN = interop.to_onnx(PARAMS), interop.to_linen(PARAMS)
+NNX_OF_INPUTS = {"dense_i": LINEN["i"]}
 UNLIKE = RNNParams(np.ones((4, 5)), np.ones((5, 5)), None)
 PAIR_UNLIKE: Any = (PAIR[0], RNNParams(np.ones((2, 4)), PAIR[1].wh, None))
 WIDER = {"weight_ih_l0_reverse": np.ones((5, 3)), "weight_hh_l0_reverse": np.ones((5, 5))}
-stack: Any = interop.stack_states
-unstack: Any = interop.unstack_states
+THREE, UNEQUAL = "layers of [4, 4, 4] nodes, but is of shape", (np.ones(4), np.ones(5))
+RAGGED = {"R": [[1], [1, 2]]}
+LSTM = {"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}
+WITH_BIAS = LINEN | {"h": {"kernel": PARAMS.wh, "bias": PARAMS.b}}
 
-WRONG: dict[str, Callable[[], object]] = {
-    "TypeError: state_dict['bias_hh_l1'] must be no masked array": lambda: interop.from_torch(
-        TORCH | {"bias_hh_l1": np.ma.masked_array(np.ones(4))}
-    ),
-    "ValueError: state_dict['weight_hh_l0'] must be of shape (16, 16), but is of shape (6, 3)": (
-        lambda: interop.from_torch({"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]})
-    ),
-    "ValueError: state_dict['weight_ih_l1'] must be of shape (n_nodes, 8), but is of shape": (
-        lambda: interop.from_torch(TORCH | {"weight_ih_l1": np.ones((4, 4))})
-    ),
-    "ValueError: state_dict must have an entry 'weight_ih_l0'; besides those read it has": (
-        lambda: interop.from_torch({f"rnn.{key}": entry for key, entry in TORCH.items()})
-    ),
-    "ValueError: state_dict['weight_ih_l0_reverse'] must be of shape (4, 3), but is of shape": (
-        lambda: interop.from_torch(TORCH | WIDER)
-    ),
-    "ValueError: state_dict must have an entry 'weight_ih_l1'": lambda: interop.from_torch(
-        {key.replace("l1", "l2"): entry for key, entry in TORCH.items()}
-    ),
-    "ValueError: state_dict must have no other entries, but has ['weight_ih_l0', ": (
-        lambda: interop.from_torch(TORCH | CELL)
-    ),
-    "ValueError: state_dict must have an entry 'weight_ih'": (
-        lambda: interop.from_torch({"weight_hh": CELL["weight_hh"]})
-    ),
-    "ValueError: state_dict must have no other entries, but has [1]": (
-        lambda: interop.from_torch(CELL | cast(Any, {1: X}))
-    ),
-    "ValueError: params['i'] must have an entry 'bias'": (
-        lambda: interop.from_linen(LINEN | {"i": {"kernel": PARAMS.wx}})
-    ),
-    "ValueError: params['h'] must have no other entries, but has ['bias']": (
-        lambda: interop.from_linen(LINEN | {"h": LINEN["h"] | {"bias": PARAMS.b}})
-    ),
-    "ValueError: state must have an entry 'dense_h', but has ['dense_i']": (
-        lambda: interop.from_nnx({"dense_i": NNX["dense_i"]})
-    ),
-    "TypeError: inputs['R'] must be an array that NumPy can read": (
-        lambda: interop.from_onnx(ONNX | {"R": [[1], [1, 2]]})
-    ),
-    "ValueError: inputs['W'] must have 1 or 2 directions, but has shape (3, 4, 3)": (
-        lambda: interop.from_onnx(ONNX | {"W": np.ones((3, 4, 3))})
-    ),
-    "ValueError: layers must all have as many directions for torch, but layers[0] has 2": (
-        lambda: interop.to_torch((PAIR, PARAMS))
-    ),
-    "ValueError: layers[1] must have wx of shape (4, 4) for torch, but has (4, 5)": (
-        lambda: interop.to_torch((PARAMS, UNLIKE))
-    ),
-    "ValueError: layer must have wx of one shape for ONNX, but has [(3, 4), (2, 4)]": (
-        lambda: interop.to_onnx(PAIR_UNLIKE)
-    ),
-    "ValueError: h must be of shape (2, *batch, 4) to fit layers of [4, 5] nodes, but is": (
-        lambda: unstack(np.ones((2, 2, 4)), (PARAMS, UNLIKE))
-    ),
-    "TypeError: h must be an array of real numbers": lambda: unstack(None, network(1)),
-    "TypeError: layers must be a tuple or list": lambda: unstack(np.ones((1, 2, 4)), PARAMS),
-    "TypeError: last must be a tuple or list, one state or pair a layer, but is of shape (2, 4)": (
-        lambda: stack(np.ones((2, 4)))
-    ),
-    "ValueError: last must be of at least one layer, but is ()": lambda: stack(()),
-    "TypeError: last[1] must be an array of real numbers": lambda: stack((np.ones(4), None)),
-    "TypeError: last[1] must be a state or a pair of them, but is a list": (
-        lambda: stack((X, [X, X, X]))
-    ),
-    "ValueError: last[0][1] must be of shape (*batch, n_nodes), the same for all states: (2, 4)": (
-        lambda: stack(((np.ones((2, 4)), np.ones((2, 5))),))
-    ),
-    "ValueError: last[0] must be of shape (*batch, n_nodes)": lambda: stack((1.0,)),
+# By the name of an argument, a function that takes it.
+TAKES: dict[str, Callable[[Any], Any]] = {
+    "state_dict": interop.from_torch,
+    "inputs": interop.from_onnx,
+    "params": interop.from_linen,
+    "state": interop.from_nnx,
+    "layers": interop.to_torch,
+    "layer": interop.to_onnx,
+    "last": interop.stack_states,
+    "h": partial(interop.unstack_states, layers=network(3)),
+}
+# How a message begins, with the name of the argument, and how it goes on for wrong values.
+WRONG: dict[str, dict[str, Any]] = {
+    "TypeError: state_dict": {
+        "['bias_hh_l1'] must be no masked array": TORCH | {"bias_hh_l1": np.ma.masked_array(X[0])},
+    },
+    "ValueError: state_dict": {
+        "['weight_hh_l0'] must be of shape (16, 16), but is of shape (6, 3)": LSTM,
+        "['weight_ih_l1'] must be of shape (n_nodes, 8), but": TORCH | {"weight_ih_l1": X[0]},
+        "['weight_ih_l0_reverse'] must be of shape (4, 3), but is of shape (5, 3)": TORCH | WIDER,
+        " must have an entry 'weight_ih_l0'; besides those read it has ['rnn.weight_ih_l0', ": {
+            f"rnn.{key}": entry for key, entry in TORCH.items()
+        },
+        " must have an entry 'weight_ih_l1'": {k.replace("l1", "l2"): v for k, v in TORCH.items()},
+        " must have an entry 'weight_ih'": {"weight_hh": X[0]},
+        " must have no other entries, but has ['weight_ih_l0', ": TORCH | CELL,
+        " must have no other entries, but has [1]": CELL | {1: X},
+    },
+    "TypeError: inputs": {"['R'] must be an array that NumPy can read": ONNX | RAGGED},
+    "ValueError: inputs": {
+        "['W'] must have 1 or 2 directions, but has shape (3, ": ONNX | {"W": np.ones((3, 4, 3))},
+    },
+    "ValueError: params": {
+        "['i'] must have an entry 'bias'": LINEN | {"i": {"kernel": PARAMS.wx}},
+        "['h'] must have no other entries, but has ['bias']": WITH_BIAS,
+    },
+    "ValueError: state": {" must have an entry 'dense_h', but has ['dense_i']": NNX_OF_INPUTS},
+    "ValueError: layers": {
+        " must all have as many directions for torch, but layers[0] has 2 and": (PAIR, PARAMS),
+        "[1] must have wx of shape (4, 4) for torch, but has (4, 5)": (PARAMS, UNLIKE),
+    },
+    "ValueError: layer": {
+        " must have wx of one shape for ONNX, but has [(3, 4), (2, 4)]": PAIR_UNLIKE,
+    },
+    "TypeError: last": {
+        " must be a tuple or list, one state or pair a layer, but is of shape (2, 3)": X[:, 0],
+        "[1] must be an array of real numbers": (np.ones(4), None),
+        "[1] must be a state or a pair of them, but is a list": (X, [X, X, X]),
+    },
+    "ValueError: last": {
+        " must be of at least one layer, but is ()": (),
+        "[0] must be of shape (*batch, n_nodes)": (1.0,),
+        "[0][1] must be of shape (*batch, n_nodes), the same for all states: (4,), but": (UNEQUAL,),
+    },
+    "TypeError: h": {" must be an array of real numbers": None},
+    "ValueError: h": {
+        f" must be of shape (3, *batch, 4) to fit {THREE} {of}": np.ones(of)
+        for of in ((2, 2, 4), (3, 2, 3), (4,), ())
+    },
 }
 
 
-@pytest.mark.parametrize("message", WRONG)
-def test_the_error_says_what_is_wrong(message: str) -> None:
-    with pytest.raises((TypeError, ValueError)) as told:
-        WRONG[message]()
-    assert told.exconly().startswith(message)
+@pytest.mark.parametrize("begins", WRONG)
+def test_the_error_says_what_is_wrong(begins: str) -> None:
+    for goes_on, value in WRONG[begins].items():
+        with pytest.raises((TypeError, ValueError)) as told:
+            TAKES[begins.split()[1]](value)
+        assert told.exconly().startswith(begins + goes_on)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 4), (3, 2, 3), (4,), ()])
-def test_the_error_says_which_shape_of_states_fits(shape: tuple[int, ...]) -> None:
-    fits = "h must be of shape (3, *batch, 4) to fit layers of [4, 4, 4] nodes, but is of shape "
-    with pytest.raises(ValueError, match=re.escape(f"{fits}{shape}")):
-        unstack(np.ones(shape), network(3))
+def test_states_must_fit_their_layers() -> None:
+    fits = "h must be of shape (2, *batch, 4) to fit layers of [4, 5] nodes, but is of shape "
+    with pytest.raises(ValueError, match=re.escape(fits)):
+        interop.unstack_states(np.ones((2, 2, 4)), (PARAMS, UNLIKE))
+    with pytest.raises(TypeError, match="layers must be a tuple or list"):
+        interop.unstack_states(np.ones((1, 2, 4)), PARAMS)
 
 
 @pytest.mark.parametrize("mapping", [TORCH, CELL])
@@ -256,21 +247,19 @@ def tensors(entries: dict[str, Any]) -> dict[str, Any]:
 @with_library("torch")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
-    ("n_layers", "bidirectional", "biased"), [(1, False, True), (2, True, True), (3, False, False)]
+    ("n_layers", "two_ways", "biased"), [(1, False, True), (2, True, True), (3, False, False)]
 )
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_torch(
-    n_layers: int, bidirectional: bool, biased: bool, activation: str, lengths: Any
-) -> None:
+def test_torch(n_layers: int, two_ways: bool, biased: bool, activation: str, lengths: Any) -> None:
     """States, last states and gradients, of whole and of packed sequences."""
     import torch
     from torch.nn.utils import rnn as packing
 
     torch.manual_seed(0)
-    options: Any = {"bias": biased, "bidirectional": bidirectional, "dtype": torch.float64}
+    options: Any = {"bias": biased, "bidirectional": two_ways, "dtype": torch.float64}
     sizes = N_FEATURES, N_NODES, n_layers
     rnn = torch.nn.RNN(*sizes, nonlinearity=activation, batch_first=True, **options)
-    (h_0,) = numbers((n_layers * (1 + bidirectional), 2, N_NODES), seed=1)
+    (h_0,) = numbers((n_layers * (1 + two_ways), 2, N_NODES), seed=1)
 
     def run() -> Any:
         x, h0 = torch.from_numpy(X), torch.from_numpy(h_0)

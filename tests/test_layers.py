@@ -19,12 +19,8 @@ from tests.helpers import MASKS, X, assert_close, assert_equal, numbers_like
 KEY = jax.random.key(0)
 
 
-def network(bidirectional: bool) -> Any:
-    draw = partial(init_stacked, n_features=3, n_nodes=(4, 5), bidirectional=bidirectional)
-    return jax.tree.map(lambda array: array / 2, numbers_like(jax.eval_shape(draw, KEY)))
-
-
-NETWORK, FORWARD_ONLY = network(True), network(False)
+draw = partial(init_stacked, n_features=3, n_nodes=(4, 5), bidirectional=True)
+NETWORK: Any = jax.tree.map(lambda array: array / 2, numbers_like(jax.eval_shape(draw, KEY)))
 
 
 def test_dropout_is_between_layers() -> None:
@@ -46,15 +42,19 @@ def test_dropout_is_between_layers() -> None:
     assert 0 < stays[:, :, 0].mean() < 1
     assert_equal(dropped.last[0], whole.last[0])
     assert_equal(run(KEY, *layers), dropped)
-    assert np.any(run(jax.random.key(1), *layers).h != dropped.h)
+    other = run(jax.random.key(1), *layers)
+    assert np.any(other.h != dropped.h)
+    options: Any = {"dropout": 0.25, "activation": jax.nn.relu}
+    of_keys: Any = jax.vmap(lambda key: rnn_stacked(layers, x, key=key, **options).h)
+    keys = jnp.stack([KEY, jax.random.key(1)])
+    assert_close(of_keys(keys), np.stack([dropped.h, other.h]), 1e-6)
     assert_equal(run(KEY, *layers, dropout=0.0), whole)
     assert_equal(run(KEY, of_positive), run(None, of_positive))
 
     @jax.jit
     def pulled(key: Any, layers: Any, g: Any) -> Any:
         def h(first: Any) -> Any:
-            options: Any = {"dropout": 0.25, "key": key, "activation": jax.nn.relu}
-            return rnn_stacked((first, *layers), x, **options).h
+            return rnn_stacked((first, *layers), x, key=key, **options).h
 
         return jax.vjp(h, of_positive)[1](jnp.asarray(g))
 
@@ -99,7 +99,7 @@ WRONG: dict[str, Any] = {
     r"ValueError: h0 must be 2 states, .* is \(None,\)": lambda: STACKED((None,)),
     "TypeError: h0 must .* one for each direction": lambda: STACKED((np.zeros(4), None)),
     "TypeError: h0 must be an array of real numbers .*, but is a tuple of": lambda: rnn_stacked(
-        FORWARD_ONLY, X, ((np.zeros(4), np.ones(4)), None)
+        BOTH[:1], X, ((np.zeros(4), np.ones(4)),)
     ),
     "TypeError: reset_to must be an array of real numbers .*, but is a tuple of": lambda: STACKED(
         resets=RESETS, reset_to=(np.zeros(4), np.ones(5))

@@ -22,8 +22,8 @@ N_THREADS = 8
 MEASURABLE = Path("/proc/self/statm").exists()
 
 
-def call(i: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """A call whose sizes no other has: whether of `rnn_states`, parameters, inputs and options."""
+def call(i: int) -> tuple[Any, Any, dict[str, Any]]:
+    """A call whose sizes no other has: parameters, inputs and options."""
     n_features, n_nodes, n_steps = 2 + i % 3, 3 + i, 7 + i
     random = np.random.default_rng(i)
     draw = random.uniform
@@ -33,7 +33,7 @@ def call(i: int) -> tuple[Any, Any, Any, dict[str, Any]]:
         options["lengths"] = random.integers(0, n_steps, 5, endpoint=True)
     if i % 3 == 1:
         options["resets"] = random.random((5, n_steps)) < 0.3
-    return i % 2, RNNParams(wx, wh, None), draw(-1, 1, (5, n_steps, n_features)), options
+    return RNNParams(wx, wh, None), draw(-1, 1, (5, n_steps, n_features)), options
 
 
 def test_from_many_threads_at_once() -> None:
@@ -41,24 +41,24 @@ def test_from_many_threads_at_once() -> None:
     calls = [call(i) for i in range(N_THREADS)]
     together = threading.Barrier(N_THREADS)
 
-    def result(all_states: int, params: Any, x: Any, options: Any) -> Any:
-        if all_states:
-            return tuple(rnn_states(params, x, **options))
-        return jax.grad(lambda *args: jnp.sum(rnn_forward(*args, **options)))(params, x)
+    def result(params: Any, x: Any, options: Any) -> Any:
+        def total(params: Any) -> Any:
+            states = rnn_states(params, x, **options)
+            return jnp.sum(states.h), states
 
-    def expected(all_states: int, params: Any, x: Any, options: Any) -> Any:
-        if all_states:
-            return tuple(oracle.rnn_states(params, x, **options))
-        return oracle.rnn_gradients(params, x, g_last=1.0, **options).params
+        return jax.grad(total, has_aux=True)(params)
 
     def run(i: int) -> list[Any]:
         together.wait()
         return [result(*calls[(i + j) % N_THREADS]) for j in range(3 * N_THREADS)]
 
-    wanted = [expected(*each) for each in calls]
+    expected: Any = [
+        (oracle.rnn_gradients(*args, g_h=1.0, **by).params, oracle.rnn_states(*args, **by))
+        for *args, by in calls
+    ]
     with ThreadPoolExecutor(N_THREADS) as pool:
         for i, results in enumerate(pool.map(run, range(N_THREADS))):
-            assert_close(results, (wanted[i:] + wanted[:i]) * 3, 1e-5)
+            assert_close(results, (expected[i:] + expected[:i]) * 3, 1e-5)
 
 
 class Cell:
@@ -156,12 +156,12 @@ def test_the_callers_jit_traces_once(call: Callable[..., Any], transform: Any) -
 
 
 def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 if MEASURABLE else 0
 
 
 def test_calls_neither_trace_again_nor_grow() -> None:
     """With the same shapes, outside any `jax.jit` and inside the caller's."""
-    _, params, x, options = call(0)
+    params, x, options = call(0)
     gradient = jax.jit(jax.grad(lambda *args: jnp.sum(rnn_forward(*args, **options))))
 
     def run(n: int) -> None:
@@ -170,28 +170,22 @@ def test_calls_neither_trace_again_nor_grow() -> None:
             jax.block_until_ready(gradient(params, x))
 
     run(1000)
-    before = resident_bytes() if MEASURABLE else 0
+    before = resident_bytes()
     with jax.no_tracing(True):
         run(10_000)
-    if MEASURABLE:
-        assert resident_bytes() - before < 4 << 20  # a kilobyte a call would be ten megabytes
+    assert resident_bytes() - before < 4 << 20  # a kilobyte a call would be ten megabytes
 
 
 @pytest.mark.skipif(not MEASURABLE, reason="/proc tells how much memory is taken")
 def test_new_activations_are_not_kept() -> None:
     """Nor are their compilations, of half a megabyte each, in this library or in JAX."""
-    _, params, x, _ = call(0)
+    params, x, _ = call(0)
 
     def run(n: int) -> list[weakref.ref[Any]]:
-        references = []
-        for _ in range(n):
-
-            def activation(a: jax.Array) -> jax.Array:
-                return jnp.sin(a)
-
+        activations = [lambda a: jnp.sin(a) for _ in range(n)]
+        for activation in activations:
             rnn_forward(params, x[:, :1], activation=activation)
-            references.append(weakref.ref(activation))
-        return references
+        return list(map(weakref.ref, activations))
 
     run(5)
     before = resident_bytes()

@@ -19,7 +19,8 @@ import pytest
 import jaxrnn
 
 
-def test_public_names() -> None:
+def test_public_names_and_version() -> None:
+    assert metadata.version("jaxrnn") == jaxrnn.__version__
     assert sorted(jaxrnn.__all__) == jaxrnn.__all__
     for name in jaxrnn.__all__:
         assert getattr(jaxrnn, name).__doc__, f"{name} has no docstring"
@@ -32,10 +33,6 @@ def test_options_are_keywords_and_arguments_may_be(name: str) -> None:
         optional = each.default is not kinds.empty and each.name != "h0"
         kind = kinds.KEYWORD_ONLY if optional else kinds.POSITIONAL_OR_KEYWORD
         assert each.kind in (kind, kinds.VAR_KEYWORD), each
-
-
-def test_version_is_the_installed_one() -> None:
-    assert metadata.version("jaxrnn") == jaxrnn.__version__
 
 
 def test_import_needs_jax_and_numpy_alone() -> None:

@@ -68,11 +68,10 @@ def gru(p: Any, h: Any, x_t: Any) -> Any:
 run_vanilla, run_leaky, run_gru = map(scanned, (vanilla, leaky, gru))
 
 
-def by_jaxrnn(params: Any, x: Any, h0: Any, **options: Any) -> Any:
+def by_jaxrnn(params: Any, x: Any, h0: Any, lengths: Any = None, **options: Any) -> Any:
     """With a leak among the parameters, if there is one."""
-    leak = params.get("leak")
     weights = RNNParams(params["w"], params["u"], params.get("b"))
-    return rnn_states(weights, x, h0, leak=leak, **options).h
+    return rnn_states(weights, x, h0, leak=params.get("leak"), lengths=lengths, **options).h
 
 
 ALONE = VANILLA._replace(x=X[0], h0=H0[0])
@@ -144,10 +143,6 @@ HARD: list[tuple[Step, Case, Sequence[str]]] = [
 ]
 
 
-def with_lengths(params: Any, x: Any, h0: Any, lengths: Any, **options: Any) -> Any:
-    return by_jaxrnn(params, x, h0, lengths=lengths, **options)
-
-
 # All relations are checked on a gated cell in README.md, and on one more in test_interop.py.
 RIGHT: list[tuple[Run, Case, Sequence[str]]] = [
     (scanned(normed), VANILLA, ("independent", "batch_axes", *WIDE)),
@@ -156,9 +151,9 @@ RIGHT: list[tuple[Run, Case, Sequence[str]]] = [
     (by_jaxrnn, ALONE, ("unordered", "batch_axes")),
     (partial(by_jaxrnn, activation=jax.nn.gelu), UNBIASED, ("second_order",)),
     *((scanned(step), case, names) for step, case, names in HARD),
-    (with_lengths, LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
-    (with_lengths, NO_STEP, ("full_is_effective",)),
-    (partial(with_lengths, reverse=True), LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
+    (by_jaxrnn, LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
+    (by_jaxrnn, NO_STEP, ("full_is_effective",)),
+    (partial(by_jaxrnn, reverse=True), LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
 ]
 ALL = {**RELATIONS, **RELATIONS_WITH_LENGTHS}
 
@@ -227,11 +222,7 @@ def via(dtype: Any, a: Any) -> Any:
     return a.astype(dtype).real.astype(a.dtype)
 
 
-_RANDOM = np.random.default_rng(0)
-
-
-def numpy_noise(p: Any, x: Any, h0: Any) -> Any:
-    return run_leaky(p, x + _RANDOM.normal(size=x.shape).astype(x.dtype), h0)
+RANDOM = np.random.default_rng(0)
 
 
 def weakly_typed(p: Any, x: Any, h0: Any) -> Any:
@@ -321,25 +312,25 @@ def from_the_padding(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
 
 
 def no_last_real_step(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
-    return with_lengths(p, x, h0, jnp.maximum(lengths - 1, 0))
+    return by_jaxrnn(p, x, h0, jnp.maximum(lengths - 1, 0))
 
 
 def by_length(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
     """Inputs divided by the length, which may be 0."""
-    return with_lengths(p, x / lengths[..., None, None].astype(x.dtype), h0, lengths)
+    return by_jaxrnn(p, x / lengths[..., None, None].astype(x.dtype), h0, lengths)
 
 
 def not_sorted_back(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
     """The longest sequences first, as to pack them, and left so."""
     order = jnp.argsort(-lengths, axis=0)
-    return with_lengths(p, x[order], h0[order], lengths[order])
+    return by_jaxrnn(p, x[order], h0[order], lengths[order])
 
 
 def as_long_as_the_longest(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
     """A mean over the steps that are real in some sequence, from all of which it takes."""
     real = jnp.arange(x.shape[-2]) < jnp.max(lengths)
     mean = jnp.sum(jnp.where(real[:, None], x, 0), axis=-2, keepdims=True) / x.shape[-2]
-    return with_lengths(p, x - mean, h0, lengths)
+    return by_jaxrnn(p, x - mean, h0, lengths)
 
 
 # Cells with a bug, by the relation that must find it.
@@ -396,7 +387,7 @@ RUNS: dict[str, dict[str, tuple[Run, Case]]] = {
     "jit": {"another under jit": (another_under_jit, VANILLA)},
     "repeatable": {
         "mutable default": (mutable_default, GRU),
-        "NumPy's noise": (numpy_noise, LEAKY),
+        "NumPy's noise": (lambda p, x, h0: run_leaky(p, x + RANDOM.normal(), h0), LEAKY),
         "weakly typed": (weakly_typed, VANILLA),
     },
     "effective": {
@@ -459,12 +450,9 @@ def test_check_says_which_relations_there_are(without: Any) -> None:
 @pytest.mark.parametrize("batch", [(), (1,)])
 def test_check_draws_every_kind_of_batch(batch: tuple[int, ...]) -> None:
     """With three examples or more, whatever hypothesis draws."""
-
-    def run(p: Any, x: Any, h0: Any) -> Any:
-        return run_vanilla(p, x, h0) + (x.shape[:-2] == batch)
-
+    options: Any = {"relations": only("batch_axes"), "max_examples": 3}
     with pytest.raises(AssertionError, match=r"batch_axes: h\["):
-        relations.check(run, init, relations=only("batch_axes"), max_examples=3)
+        relations.check(lambda *of: run_vanilla(*of) + (of[1].shape[:-2] == batch), init, **options)
 
 
 def test_check_refuses_a_typed_key_by_name() -> None:

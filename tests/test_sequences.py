@@ -1,7 +1,7 @@
 """Lengths, resets and reverse: each sequence of a batch runs as it does by itself.
 
-That values and gradients are the oracle's is in `test_derivatives.py`, and vmap and shard_map over
-lengths and resets in `test_transformations.py`.
+That values and gradients are the oracle's is in `test_derivatives.py`, vmap over lengths and resets
+in `test_transformations.py`, and shard_map over them in `on_devices.py`.
 """
 
 from functools import partial
@@ -21,7 +21,6 @@ from tests.helpers import (
     MASKS,
     PADDING,
     PARAMS,
-    RESET_TO,
     RESETS,
     X,
     assert_close,
@@ -41,9 +40,7 @@ def root(a: jax.Array) -> jax.Array:
 
 @pytest.mark.parametrize("n_steps", [3, 6])
 @pytest.mark.parametrize(("activation", "size"), [(root, 1.0), (jnp.exp, 5.0)])
-def test_no_derivative_in_the_padding_reaches_a_gradient(
-    activation: Any, size: float, n_steps: int
-) -> None:
+def test_no_slope_in_the_padding_has_an_effect(activation: Any, size: float, n_steps: int) -> None:
     """Neither an infinite derivative nor one that overflows."""
     params = RNNParams(np.full((1, 1), size, np.float32), np.ones((1, 1), np.float32), None)
     x = np.eye(n_steps, 1, dtype=np.float32)
@@ -125,20 +122,19 @@ def test_running_on_is_running_whole(cut: int, reverse: bool) -> None:
 
     Of each length the later piece has the rest, which counts as 0 if negative and traced.
     """
-    layers = PARAMS, PARAMS._replace(wx=PARAMS.wh)
-    options: Any = {"reverse": reverse}
+    layers, options = (PARAMS, PARAMS._replace(wx=PARAMS.wh)), MASKS | {"reverse": reverse}
 
     @jax.jit
     def in_two(lengths: Any) -> Any:
         pieces = [(np.s_[..., :cut], lengths), (np.s_[..., cut:], lengths - cut)]
         last: Any = (H0, None)
         for piece, left in reversed(pieces) if reverse else pieces:
-            masks: Any = {"lengths": left, "resets": RESETS[piece], "reset_to": RESET_TO}
-            last = rnn_stacked(layers, X[(*piece, slice(None))], last, **masks, **options).last
+            of_piece: Any = options | {"lengths": left, "resets": RESETS[piece]}
+            last = rnn_stacked(layers, X[(*piece, slice(None))], last, **of_piece).last
         return last
 
-    masks: Any = MASKS | options
-    assert_close(in_two(LENGTHS), rnn_stacked(layers, X, (H0, None), **masks).last, 1e-6)
+    whole: Any = partial(rnn_stacked, **options)
+    assert_close(in_two(LENGTHS), whole(layers, X, (H0, None)).last, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
