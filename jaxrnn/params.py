@@ -2,11 +2,12 @@
 
 import operator
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, ones
+from jax.nn.initializers import glorot_uniform, normal, ones, orthogonal, zeros
 from jax.typing import DTypeLike
 
 from jaxrnn.errors import noting, require
@@ -77,6 +78,10 @@ class Draws(TypedDict, total=False):
     dtype: DTypeLike
 
 
+# What a network that is to be trained is drawn with: `init_params(key, 3, 16, **LEARNABLE)`.
+_LEARNABLE = {"wx_init": glorot_uniform(), "wh_init": orthogonal(), "b_init": zeros}
+LEARNABLE = MappingProxyType[str, Any](_LEARNABLE)  # which nobody can change for others
+
 jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.RNNParams")
 
 
@@ -92,10 +97,13 @@ def init_params(
 ) -> RNNParams[jax.Array]:
     """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
 
-    The defaults are those of the teaching notebook whose NumPy class `SimpleRNN` jaxrnn began as a
-    JAX version of: weights `0.01 * randn`, biases of one. A network drawn with them hardly
-    remembers its inputs. To train one, start with `glorot_uniform()`, `orthogonal()` and `zeros` of
-    `jax.nn.initializers`, as in the example.
+    To train the network, draw it with `**LEARNABLE`: `glorot_uniform()` for `wx`, `orthogonal()`
+    for `wh` and `zeros` for `b`, all of `jax.nn.initializers`. The defaults are those of the
+    teaching notebook whose NumPy class `SimpleRNN` jaxrnn began as a JAX version of: weights
+    `0.01 * randn`, biases of one. A network drawn with them hardly remembers its inputs.
+
+    `LEARNABLE` is a mapping that cannot be changed. `LEARNABLE | {"b_init": None}` is a dictionary
+    like it with another entry.
 
     Each array is drawn in float32 or wider and then cast, so that an initialiser which needs linear
     algebra, such as `orthogonal`, also works for the narrow types.
@@ -123,12 +131,10 @@ def init_params(
 
     Example:
         import jax
-        from jax.nn import initializers as init
-        from jaxrnn import init_params
+        from jaxrnn import LEARNABLE, init_params
 
         def draw(key):
-            start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
-            return init_params(key, 3, 16, b_init=init.zeros, **start)
+            return init_params(key, 3, 16, **LEARNABLE)
 
         params = draw(jax.random.key(0))
         assert params.wx.shape == (3, 16)

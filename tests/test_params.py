@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.nn.initializers import glorot_uniform, normal, orthogonal, truncated_normal, zeros
 
-from jaxrnn import RNNParams, init_params
+from jaxrnn import LEARNABLE, RNNParams, init_params, init_stacked
 from tests.helpers import assert_equal, assert_equal_on_cpus
 
 KEY = jax.random.key(0)
@@ -39,14 +39,25 @@ def test_shapes(n_features: int | None, n_nodes: int, b_init: Any) -> None:
 
 
 def test_each_initialiser_makes_its_own_array() -> None:
-    draws: Any = {"wx_init": glorot_uniform(), "wh_init": orthogonal()}
-    params = init_params(KEY, 3, 4, **draws, b_init=truncated_normal(2.0))
-    rows = zip([*draws.values(), truncated_normal(2.0)], [(3, 4), (4, 4), (4,)], strict=True)
+    draws = {**LEARNABLE, "b_init": truncated_normal(2.0)}
+    params = init_params(KEY, 3, 4, **draws)
+    rows = zip(draws.values(), [(3, 4), (4, 4), (4,)], strict=True)
     keys = jax.random.split(KEY, 3)
     expected = [
         init(key, shape, jnp.float32) for key, (init, shape) in zip(keys, rows, strict=True)
     ]
     assert_equal(params, RNNParams(*expected))
+
+
+def test_learnable_is_what_the_docstring_says() -> None:
+    """For layers too, and no caller can change it for others."""
+    expected = init_params(KEY, 3, 4, wx_init=glorot_uniform(), wh_init=orthogonal(), b_init=zeros)
+    assert_equal(init_params(KEY, 3, 4, **LEARNABLE), expected)
+    (layer,) = init_stacked(KEY, 3, (4,), **LEARNABLE)
+    assert_equal(layer, init_params(jax.random.split(KEY, 1)[0], 3, 4, **LEARNABLE))
+    assert init_params(KEY, 3, 4, **{**LEARNABLE, "b_init": None}).b is None
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        LEARNABLE["b_init"] = None  # type: ignore[index]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
