@@ -26,13 +26,14 @@ from jaxrnn import LEARNABLE, RNNParams, init_params, rnn_forward, rnn_states
 ORDERS = 1, 2, 4, 8, 16, 32, 64, 128
 FITTED, CHOSEN, COMPARED = slice(200, 4000), slice(4000, 6000), slice(6000, 10_093)
 N_NODES, LEARNING_RATE, N_UPDATES, UPDATES_PER_LINE = 32, 0.02, 300, 20
-# Networks are trained on pieces of this many steps. At the first ones they have seen too little.
+# Networks are trained on pieces of 200 steps. The first 20 of each do not count, as a network has
+# seen too little there.
 N_STEPS, WARM_UP = 200, 20
 
 CONCLUSION = """
 The error of the ensemble is 1/{:.0f} of the linear model's. The swings of the laser grow, and then
 collapse. Whether the next one grows or collapses depends on how high the last ones were. A sum of
-past values with fixed weights expects one more swing, and a network can tell.
+past values with fixed weights cannot tell, and expects one more swing. A network can tell.
 
 Read next: README.md, and help(jaxrnn.rnn_states)."""
 
@@ -119,7 +120,7 @@ def train_ensemble(keys: jax.Array, values: FloatArray) -> Iterator[tuple[int, F
 
 
 def nmse(forecasts: FloatArray, values: FloatArray, part: slice) -> float:
-    """The normalised mean squared error: 0 is perfect, and the mean of the values has 1."""
+    """The normalised mean squared error: 0 is perfect, and to forecast the mean has 1."""
     return float(np.mean((forecasts - values)[part] ** 2) / np.var(values[part]))
 
 
@@ -150,7 +151,7 @@ def forecast_laser(seed: int, n_members: int, plot: Path | None = None) -> None:
         "one network, on average": float(np.mean(alone)),
         "the ensemble's mean": nmse(members.mean(axis=0), values, COMPARED),
     }
-    print("\n  normalised mean squared error, compared (the mean of the values has 1)")
+    print("\n  normalised mean squared error, compared (to forecast the mean has 1)")
     for name, error in errors.items():
         spread = f"   from {min(alone):.4f} to {max(alone):.4f}" if "network" in name else ""
         print(f"  {name:32} {error:.4f}{spread}")
@@ -180,7 +181,7 @@ def draw(
         above.plot(shown, linear[shown], color=orange, label="linear autoregression")
         above.plot(shown, members.mean(axis=0)[shown], color=blue, label="the ensemble's mean")
         span = members.min(axis=0)[shown], members.max(axis=0)[shown]
-        above.fill_between(shown, *span, color=blue, alpha=0.3, linewidth=0, label="its members")
+        above.fill_between(shown, *span, color="#a8c8fa", label="its members")
         above.set(xlim=shown[[0, -1]], ylim=(-20, 330), xlabel="step", ylabel="intensity")
         above.set_title("A laser's next value, forecast from all values before it", loc="left")
         above.legend(ncols=4, loc="upper left", frameon=False)
@@ -191,7 +192,8 @@ def draw(
         below.set_yticks(range(len(errors)), errors)
         below.set(xscale="log", xlim=(None, 2), ylim=(3.5, -0.5))
         below.set_title("Normalised mean squared error of the compared values", loc="left")
-        below.grid(axis="x", alpha=0.4)
+        below.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+        below.grid(axis="x", color="#dddddd")
         for axis in (above, below):
             axis.spines[["top", "right"]].set_visible(False)
         # Without the date, the same numbers give the same file.
