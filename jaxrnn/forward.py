@@ -45,29 +45,39 @@ def rnn_step(
       TypeError, ValueError: as `rnn_forward`.
 
     Example:
-      Find a fixed point of the dynamics by Newton's method, and the eigenvalues of the Jacobian
-      there. To find more of them, `jax.vmap` over many starts.
+      Fixed points of the dynamics under a constant input, h = rnn_step(params, h, x), by Newton's
+      method from many starts. A point attracts where all eigenvalues of the Jacobian there are
+      within the unit circle (Sussillo and Barak, Neural Computation 25 (2013), 626-649).
 
         import jax
         import jax.numpy as jnp
         from jax.nn.initializers import normal
         from jaxrnn import init_params, rnn_step
 
-        params = init_params(jax.random.key(0), 2, 16, wh_init=normal(0.5), b_init=normal(0.1))
+        params = init_params(jax.random.key(1), 2, 16, wh_init=normal(0.45), b_init=normal(0.1))
         step = lambda h: rnn_step(params, h, jnp.zeros(2))  # the input is held constant
-        h = jax.random.uniform(jax.random.key(1), 16, minval=-1)
-        for _ in range(20):
-            h -= jnp.linalg.solve(jax.jacfwd(step)(h) - jnp.eye(16), step(h) - h)
-        assert jnp.allclose(step(h), h, atol=1e-5)
-        eigenvalues = jnp.linalg.eigvals(jax.jacfwd(step)(h))  # the point repels where |.| > 1
+        jacobian = jax.jit(jax.vmap(jax.jacfwd(step)))
+        h = jax.random.uniform(jax.random.key(1), (100, 16), minval=-1)
+        for _ in range(30):
+            h -= jnp.linalg.solve(jacobian(h) - jnp.eye(16), (step(h) - h)[..., None])[..., 0]
+        h = h[jnp.max(jnp.abs(step(h) - h), axis=-1) < 1e-5]  # without starts that lead nowhere
+        distance = jnp.max(jnp.abs(h[:, None] - h), axis=-1)
+        points = h[~jnp.any(jnp.tril(distance < 1e-3, -1), axis=1)]  # each of them once
+        eigenvalues = jnp.linalg.eigvals(jacobian(points))  # (n_points, n_nodes)
+        attracts = jnp.max(jnp.abs(eigenvalues), axis=-1) < 1
+        assert 1 < len(points) < len(h) and jnp.allclose(step(points), points, atol=1e-5)
 
       Real-time recurrent learning: the gradient of a loss over all steps without a backward pass.
       `by_params` is the derivative of the state by every parameter, carried forward in time
       (Williams and Zipser, Neural Computation 1 (1989), 270-280).
 
-        from jaxrnn import rnn_states
+        import jax
+        import jax.numpy as jnp
+        from jax.nn.initializers import normal
+        from jaxrnn import init_params, rnn_states, rnn_step
 
-        x = jax.random.normal(jax.random.key(2), (40, 2))
+        params = init_params(jax.random.key(0), 2, 16, wh_init=normal(0.5), b_init=normal(0.1))
+        x = jax.random.normal(jax.random.key(1), (40, 2))
         loss = lambda h: jnp.sum(h**2)
 
         def learn(carry, x_t):
@@ -76,26 +86,44 @@ def rnn_step(
             h = rnn_step(params, h, x_t)
             by_params = jax.tree.map(lambda d, p: d + jnp.tensordot(by_h, p, 1), direct, by_params)
             add = lambda g, p: g + jnp.tensordot(jax.grad(loss)(h), p, 1)
-            return (h, by_params, jax.tree.map(add, gradient, by_params)), by_h
+            return (h, by_params, jax.tree.map(add, gradient, by_params)), None
 
-        nothing = jax.tree.map(jnp.zeros_like, params)
-        start = jnp.zeros(16), jax.tree.map(lambda p: jnp.zeros((16, *p.shape)), params), nothing
-        (h, _, gradient), jacobians = jax.lax.scan(learn, start, x)
+        by_params = jax.tree.map(lambda p: jnp.zeros((16, *p.shape)), params)
+        start = jnp.zeros(16), by_params, jax.tree.map(jnp.zeros_like, params)
+        (_, _, gradient), _ = jax.lax.scan(learn, start, x)
         expected = jax.grad(lambda params: loss(rnn_states(params, x).h))(params)
         close = lambda g, e: jnp.max(jnp.abs(g - e)) < 1e-5 * jnp.max(jnp.abs(e))
         assert jax.tree.all(jax.tree.map(close, gradient, expected))
 
-      Lyapunov exponents: the mean rates, a step, at which small differences of the state grow.
+      Lyapunov exponents: the mean rates, a step, at which small differences of the state grow, by
+      QR decompositions (Benettin et al., Meccanica 15 (1980), 21-30). They are those of each
+      sequence of a batch, after a warm-up in which states and directions settle. In units of time
+      they are divided by dt.
 
-        def grow(q, jacobian):
-            q, r = jnp.linalg.qr(jacobian @ q)
-            return q, jnp.log(jnp.abs(jnp.diag(r)))
+        import jax
+        import jax.numpy as jnp
+        from jax.nn.initializers import normal
+        from jaxrnn import init_params, rnn_states, rnn_step
 
-        exponents = jnp.mean(jax.lax.scan(grow, jnp.eye(16), jacobians)[1], axis=0)
-        by_h0 = jax.jacrev(lambda h0: rnn_states(params, x, h0).h[-1])(jnp.zeros(16))
-        assert jnp.allclose(exponents[0], jnp.log(jnp.linalg.norm(by_h0, 2)) / 40, atol=0.1)
-        volume = jnp.linalg.slogdet(jacobians).logabsdet  # their sum is how fast a volume grows
-        assert jnp.allclose(jnp.sum(exponents), jnp.mean(volume), rtol=1e-3)
+        params = init_params(jax.random.key(0), 2, 16, wh_init=normal(0.7), b_init=None)
+        x = jax.random.normal(jax.random.key(1), (4, 250, 2))
+        jacobian = jax.vmap(jax.jacfwd(rnn_step, argnums=1), in_axes=(None, 0, 0))
+
+        def grow(carry, x_t):
+            h, q = carry
+            q, r = jnp.linalg.qr(jacobian(params, h, x_t) @ q)
+            rates = jnp.log(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1)))
+            return (rnn_step(params, h, x_t), q), rates
+
+        start = jnp.zeros((4, 16)), jnp.broadcast_to(jnp.eye(16), (4, 16, 16))
+        (h, q), _ = jax.lax.scan(grow, start, x[:, :50].swapaxes(0, 1))  # the warm-up
+        _, rates = jax.lax.scan(grow, (h, q), x[:, 50:].swapaxes(0, 1))
+        exponents = jnp.mean(rates, axis=0)  # (batch, n_nodes), the largest first
+
+        last = lambda h: rnn_states(params, x[:, 50:], h).h[:, -1]
+        _, growth = jax.jvp(last, (h,), (q[..., 0],))  # of the direction that grows most
+        largest = jnp.log(jnp.linalg.norm(growth, axis=-1)) / 200
+        assert jnp.allclose(exponents[:, 0], largest, atol=1e-4)
     """
     params, run = prepare_step(params, h, x_t, leak)
     check_functions(activation, rate, run.h0)
@@ -121,14 +149,15 @@ def rnn_forward(
       x: the sequence, `(*batch, n_steps, n_features)`, with any number of batch axes.
       h0: the state before the first step. It broadcasts to `(*batch, n_nodes)`: `(n_nodes,)` is one
         initial state for the whole batch. None is zero.
-      activation: any function of `a_t` `(*batch, n_nodes)` that treats each sequence alone and
-        keeps shape and dtype. Most are elementwise; layer normalisation over the nodes fits too,
-        and so does a gain of each sequence. Nothing sees it where one mixes sequences. It may read
-        anything, such as a gain that is trained: a function of JAX itself is compiled once, and any
-        other is traced in each call. So put a `jax.jit` of your own around calls with a function of
-        your own. The fast derivative is for `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`,
-        `jax.nn.softplus`, `jax.nn.identity`, `jax.lax.tanh` and `jax.lax.logistic` themselves; JAX
-        differentiates others, a lambda around one of these included, step by step.
+      activation: any function of one step's `(*batch, n_nodes)` that treats each sequence alone and
+        keeps shape and dtype. Most are elementwise. Layer normalisation over the nodes fits too,
+        and so does a gain of each sequence. A function that mixes sequences is not noticed, and
+        gives wrong results. It may read anything, such as a gain that is trained. A function of
+        JAX itself is compiled once, and any other is traced in each call: put a `jax.jit` of your
+        own around calls with a function of your own. The fast derivative is for `jnp.tanh`,
+        `jax.nn.relu`, `jax.nn.sigmoid`, `jax.nn.softplus`, `jax.nn.identity`, `jax.lax.tanh` and
+        `jax.lax.logistic` themselves. JAX differentiates others, a lambda around one of these
+        included, step by step.
       rate: a function of the state before `wh`, of which all holds that is said of `activation`.
         None is the identity, and costs nothing. A network of currents has a leak, the activation
         `jax.nn.identity` and a rate such as `jnp.tanh`: `h` are the currents, `rate(h)` the rates.
@@ -181,10 +210,9 @@ def rnn_forward(
 
         import jax
         import jax.numpy as jnp
-        from jax.nn import initializers as init
-        from jaxrnn import init_params, rnn_forward
+        from jaxrnn import LEARNABLE, init_params, rnn_forward
 
-        params = init_params(jax.random.key(0), 3, 16, wh_init=init.orthogonal(), b_init=init.zeros)
+        params = init_params(jax.random.key(0), 3, 16, **LEARNABLE)
         x = jax.random.normal(jax.random.key(1), (2, 4, 3)).at[1, 2:].set(jnp.nan)
         h = rnn_forward(params, x, lengths=jnp.array([4, 2]))
         assert jnp.allclose(h[1], rnn_forward(params, x[1, :2]), atol=1e-6)
@@ -214,10 +242,9 @@ def rnn_states(
 
     Returns:
       `RNNStates(a, h)`, each `(*batch, n_steps, n_nodes)`. Each step stands beside its input in
-      `x`, with `reverse` too. In the padding `h` is the state that the run holds there, the last
-      real state or with `reverse` `h0`, and `a` is zero. Inside
-      `jax.jit`, a field that is not used is not stored. For the last state alone, call
-      `rnn_forward`, which stores neither.
+      `x`, with `reverse` too. In the padding `a` is zero, and `h` is the state that the run holds
+      there: the last real state, or with `reverse` `h0`. Inside `jax.jit`, a field that is not used
+      is not stored. For the last state alone, call `rnn_forward`, which stores neither.
 
     Example:
       Truncated backpropagation through time: each piece runs on from the last state of the piece
@@ -225,10 +252,9 @@ def rnn_states(
 
         import jax
         import jax.numpy as jnp
-        from jax.nn import initializers as init
-        from jaxrnn import init_params, rnn_states
+        from jaxrnn import LEARNABLE, init_params, rnn_states
 
-        params = init_params(jax.random.key(0), 3, 16, wh_init=init.orthogonal(), b_init=init.zeros)
+        params = init_params(jax.random.key(0), 3, 16, **LEARNABLE)
         x = jax.random.normal(jax.random.key(1), (32, 100, 3))
 
         def loss(params, piece, h0):
@@ -245,6 +271,58 @@ def rnn_states(
         packed = x[0, :11]
         h = rnn_states(params, packed, resets=jnp.isin(jnp.arange(11), jnp.array([0, 4]))).h
         assert jnp.allclose(h[4:], rnn_states(params, packed[4:]).h, atol=1e-5)
+
+      A flip-flop: the output of a leaky, noisy network with Dale's law is to be the last pulse.
+      Newton's method then finds a stable fixed point for each sign, and one between them that
+      repels.
+
+        import jax
+        import jax.numpy as jnp
+        import optax
+        from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+
+        sign = jnp.repeat(jnp.array([1.0, -1.0]), jnp.array([16, 4]))  # 4 of 20 nodes inhibit
+        options, optimiser = {"activation": jax.nn.relu, "leak": 0.5}, optax.adam(0.03)
+        dale = lambda raw: RNNParams(raw.wx, sign[:, None] * jnp.abs(raw.wh), raw.b)
+
+        def error(trained, key):
+            (wx, wh, b), readout = dale(trained[0]), trained[1]
+            for_x, for_noise = jax.random.split(key)
+            pulses = jax.random.uniform(for_x, (32, 30), minval=-1.1, maxval=1.1)
+            x = jnp.trunc(pulses)  # 0, -1 or 1
+            hold = lambda old, new: jnp.where(new == 0, old, new)
+            target = jax.lax.associative_scan(hold, x, axis=1)
+            drive = x[..., None] * wx + 0.1 * jax.random.normal(for_noise, (32, 30, 20))
+            h = rnn_states(RNNParams(None, wh, b), drive, **options).h
+            return jnp.mean((h @ readout - target) ** 2)
+
+        def update(state, key):
+            trained, moments = state
+            value, gradient = jax.value_and_grad(error)(trained, key)
+            changes, moments = optimiser.update(gradient, moments)
+            return (optax.apply_updates(trained, changes), moments), value
+
+        wx, wh, readout = jnp.split(jax.random.normal(jax.random.key(0), (22, 20)), [1, 21])
+        wh *= 0.3 / jnp.where(sign > 0, 4, 1)[:, None]
+        start = RNNParams(wx, wh, jnp.zeros(20)), readout[0] / 20
+        train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
+        keys = jax.random.split(jax.random.key(1), 500)
+        (trained, _), errors = train((start, optimiser.init(start)), keys)
+        assert jnp.mean(errors[-20:]) < 0.05  # an output of zero has some 0.7
+
+        params, readout = dale(trained[0]), trained[1]
+        step = lambda h: rnn_step(params, h, jnp.zeros(1), **options)
+        pulses = jnp.zeros((2, 100, 1)).at[:, 0, 0].set(jnp.array([-1.0, 1.0]))
+        low, high = rnn_forward(params, pulses, **options)
+        h = low + jnp.linspace(0, 1, 33)[:, None] * (high - low)
+        slopes = jax.jit(jax.vmap(jax.jacfwd(step)))
+        for _ in range(10):
+            h -= jnp.linalg.solve(slopes(h) - jnp.eye(20), (step(h) - h)[..., None])[..., 0]
+        size = jnp.max(jnp.abs(jnp.linalg.eigvals(slopes(h))), axis=-1)  # the largest eigenvalue's
+        fixed = jnp.max(jnp.abs(step(h) - h), axis=-1) < 1e-4
+        assert jnp.allclose(h[jnp.array([0, -1])] @ readout, jnp.array([-1.0, 1.0]), atol=0.25)
+        assert fixed[0] and fixed[-1] and size[0] < 1 and size[-1] < 1
+        assert jnp.any(fixed & (size > 1))
 
       A policy with memory, by reinforcement (Williams, Machine Learning 8 (1992), 229-256). An
       episode shows its cue, -1 or 1, in the first of five steps. In the last the action must be the
@@ -279,8 +357,7 @@ def rnn_states(
             return state, (jnp.sum(rollout[-1]) / (4 * 64), jnp.max(jnp.abs(h - acted)))
 
         optimiser = optax.adam(0.01)
-        start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
-        params = init_params(jax.random.key(0), 2, 16, b_init=init.zeros, **start), jnp.zeros(16)
+        params = init_params(jax.random.key(0), 2, 16, **LEARNABLE), jnp.zeros(16)
         world = jnp.arange(64) % 5, jnp.ones(64), jnp.zeros((64, 16))
         train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
         keys = jax.random.split(jax.random.key(1), 60)

@@ -32,7 +32,53 @@ that is not passed on changes the outputs, and no error says so:
   the last state of the call before, and with Flax `carry_init` what this makes.
 - A dtype of computation other than that of the weights (Flax `dtype`, a policy of Keras): cast the
   parameters, `x` and `h0` to it.
-- Dropout: torch's is that of `rnn_stacked`. That of Keras, within a layer, has no option here.
+- Dropout: torch's is that of `rnn_stacked`. Keras's `dropout` is one mask of the inputs for all
+  steps: multiply `x` by it. Its `recurrent_dropout` is one of the states: as a `rate`, such as
+  `rate=lambda h: h * mask / keep`, where entries of `mask` are 1 with probability `keep`, else 0.
+
+A network may also be part of a model of another library. In a module of Equinox, `RNNParams` is a
+field like any other, as it is a pytree:
+
+    import equinox
+    import jax
+    import jax.numpy as jnp
+    from jaxrnn import LEARNABLE, RNNParams, init_params, rnn_forward
+
+    class Model(equinox.Module):
+        rnn: RNNParams
+        readout: jax.Array
+
+        def __call__(self, x):
+            return rnn_forward(self.rnn, x) @ self.readout
+
+    model = Model(init_params(jax.random.key(0), 3, 16, **LEARNABLE), jnp.ones((16, 1)))
+
+Flax linen draws it by `self.param`:
+
+    from flax import linen
+    from jaxrnn import LEARNABLE, init_params, rnn_forward
+
+    class Model(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            draw = lambda key: init_params(key, x.shape[-1], 16, **LEARNABLE)
+            return linen.Dense(1)(rnn_forward(self.param("rnn", draw), x))
+
+In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. Do not put a
+whole `RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.
+
+    from flax import nnx
+    from jaxrnn import LEARNABLE, RNNParams, init_params, rnn_forward
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            wx, wh, b = init_params(rngs.params(), 3, 16, **LEARNABLE)
+            self.wx, self.wh, self.b = nnx.Param(wx), nnx.Param(wh), nnx.Param(b)
+            self.readout = nnx.Linear(16, 1, rngs=rngs)
+
+        def __call__(self, x):
+            params = RNNParams(self.wx[...], self.wh[...], self.b[...])
+            return self.readout(rnn_forward(params, x))
 """
 
 import re
