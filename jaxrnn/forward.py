@@ -65,7 +65,8 @@ def rnn_step(
         points = h[~jnp.any(jnp.tril(distance < 1e-3, -1), axis=1)]  # each of them once
         eigenvalues = jnp.linalg.eigvals(jacobian(points))  # (n_points, n_nodes)
         attracts = jnp.max(jnp.abs(eigenvalues), axis=-1) < 1
-        assert 1 < len(points) < len(h) and jnp.allclose(step(points), points, atol=1e-5)
+        assert len(points) < len(h) and jnp.allclose(step(points), points, atol=1e-5)
+        assert jnp.any(attracts) and not jnp.all(attracts)  # of both kinds
 
       Real-time recurrent learning: the gradient of a loss over all steps without a backward pass.
       `by_params` is the derivative of the state by every parameter, carried forward in time
@@ -95,10 +96,10 @@ def rnn_step(
         close = lambda g, e: jnp.max(jnp.abs(g - e)) < 1e-5 * jnp.max(jnp.abs(e))
         assert jax.tree.all(jax.tree.map(close, gradient, expected))
 
-      Lyapunov exponents: the mean rates, a step, at which small differences of the state grow, by
-      QR decompositions (Benettin et al., Meccanica 15 (1980), 21-30). They are those of each
-      sequence of a batch, after a warm-up in which states and directions settle. In units of time
-      they are divided by dt.
+      Lyapunov exponents of each sequence of a batch: the mean rates, a step, at which small
+      differences of the state grow. Divided by dt they are rates in time. They follow from QR
+      decompositions (Benettin et al., Meccanica 15 (1980), 21-30). In a warm-up the state and the
+      directions of growth settle.
 
         import jax
         import jax.numpy as jnp
@@ -272,6 +273,49 @@ def rnn_states(
         h = rnn_states(params, packed, resets=jnp.isin(jnp.arange(11), jnp.array([0, 4]))).h
         assert jnp.allclose(h[4:], rnn_states(params, packed[4:]).h, atol=1e-5)
 
+      A policy with memory, by reinforcement (Williams, Machine Learning 8 (1992), 229-256). An
+      episode shows its cue, -1 or 1, in the first of five steps. In the last the action must be the
+      cue. `rnn_step` acts; `rnn_states` runs the same parameters over the rollout, to learn.
+
+        import jax
+        import jax.numpy as jnp
+        import optax
+        from jaxrnn import LEARNABLE, init_params, rnn_states, rnn_step
+
+        def act(params, world, key):
+            (rnn, readout), (t, cue, h) = params, world
+            for_action, for_cue = jax.random.split(key)
+            x_t = jnp.stack([jnp.where(t == 0, cue, 0), jnp.float32(t == 4)], axis=-1)
+            h = rnn_step(rnn, jnp.where((t == 0)[:, None], 0, h), x_t)
+            is_one = jax.random.bernoulli(for_action, jax.nn.sigmoid(h @ readout))
+            action = jnp.where(is_one, 1.0, -1.0)
+            reward = jnp.where(t == 4, action * cue, 0)
+            cue = jnp.where(t == 4, jax.random.rademacher(for_cue, (64,), float), cue)
+            return ((t + 1) % 5, cue, h), (x_t, t == 0, action, reward, h)
+
+        def loss(params, h0, x, done, action, reward):
+            rnn, readout = params
+            h = rnn_states(rnn, x.swapaxes(0, 1), h0, resets=done.T, reset_to=0).h.swapaxes(0, 1)
+            return -jnp.mean(reward * jax.nn.log_sigmoid(action * (h @ readout))), h
+
+        def update(state, key):
+            params, moments, world = state
+            keys = jax.random.split(key, 20)  # 20 steps in 64 environments
+            new, (*rollout, acted) = jax.lax.scan(lambda w, k: act(params, w, k), world, keys)
+            gradient, h = jax.grad(loss, has_aux=True)(params, world[2], *rollout)
+            changes, moments = optimiser.update(gradient, moments)
+            state = optax.apply_updates(params, changes), moments, new
+            return state, (jnp.sum(rollout[-1]) / (4 * 64), jnp.max(jnp.abs(h - acted)))
+
+        optimiser = optax.adam(0.01)
+        params = init_params(jax.random.key(0), 2, 16, **LEARNABLE), jnp.zeros(16)
+        world = jnp.arange(64) % 5, jnp.ones(64), jnp.zeros((64, 16))
+        train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
+        keys = jax.random.split(jax.random.key(1), 60)
+        _, (score, differences) = train((params, optimiser.init(params), world), keys)
+        assert jnp.mean(score[-5:]) > 0.9  # 1 is best, and chance is 0
+        assert jnp.max(differences) < 1e-5
+
       A flip-flop: the output of a leaky, noisy network with Dale's law is to be the last pulse.
       Newton's method then finds a stable fixed point for each sign, and one between them that
       repels.
@@ -323,46 +367,5 @@ def rnn_states(
         assert jnp.allclose(h[jnp.array([0, -1])] @ readout, jnp.array([-1.0, 1.0]), atol=0.25)
         assert fixed[0] and fixed[-1] and size[0] < 1 and size[-1] < 1
         assert jnp.any(fixed & (size > 1))
-
-      A policy with memory, by reinforcement (Williams, Machine Learning 8 (1992), 229-256). An
-      episode shows its cue, -1 or 1, in the first of five steps. In the last the action must be the
-      cue. `rnn_step` acts; `rnn_states` runs the same parameters over the rollout, to learn.
-
-        import optax
-        from jaxrnn import rnn_step
-
-        def act(params, world, key):
-            (rnn, readout), (t, cue, h) = params, world
-            for_action, for_cue = jax.random.split(key)
-            x_t = jnp.stack([jnp.where(t == 0, cue, 0), jnp.float32(t == 4)], axis=-1)
-            h = rnn_step(rnn, jnp.where((t == 0)[:, None], 0, h), x_t)
-            is_one = jax.random.bernoulli(for_action, jax.nn.sigmoid(h @ readout))
-            action = jnp.where(is_one, 1.0, -1.0)
-            reward = jnp.where(t == 4, action * cue, 0)
-            cue = jnp.where(t == 4, jax.random.rademacher(for_cue, (64,), float), cue)
-            return ((t + 1) % 5, cue, h), (x_t, t == 0, action, reward, h)
-
-        def loss(params, h0, x, done, action, reward):
-            rnn, readout = params
-            h = rnn_states(rnn, x.swapaxes(0, 1), h0, resets=done.T, reset_to=0).h.swapaxes(0, 1)
-            return -jnp.mean(reward * jax.nn.log_sigmoid(action * (h @ readout))), h
-
-        def update(state, key):
-            params, moments, world = state
-            keys = jax.random.split(key, 20)  # 20 steps in 64 environments
-            new, (*rollout, acted) = jax.lax.scan(lambda w, k: act(params, w, k), world, keys)
-            gradient, h = jax.grad(loss, has_aux=True)(params, world[2], *rollout)
-            changes, moments = optimiser.update(gradient, moments)
-            state = optax.apply_updates(params, changes), moments, new
-            return state, (jnp.sum(rollout[-1]) / (4 * 64), jnp.max(jnp.abs(h - acted)))
-
-        optimiser = optax.adam(0.01)
-        params = init_params(jax.random.key(0), 2, 16, **LEARNABLE), jnp.zeros(16)
-        world = jnp.arange(64) % 5, jnp.ones(64), jnp.zeros((64, 16))
-        train = jax.jit(lambda state, keys: jax.lax.scan(update, state, keys))
-        keys = jax.random.split(jax.random.key(1), 60)
-        _, (score, differences) = train((params, optimiser.init(params), world), keys)
-        assert jnp.mean(score[-5:]) > 0.9  # 1 is best, and chance is 0
-        assert jnp.max(differences) < 1e-5
     """
     return running.run(params, x, h0, **options).states()
