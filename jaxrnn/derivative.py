@@ -117,9 +117,10 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.
 
 def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
     """The state before the steps from `first` to `last`, in the order in which they run."""
+    run, h, end = rule.run, rule.out.h, rule.run.n_steps - 1
     if rule.plan.reverse:
-        return select(last == rule.run.n_steps - 1, rule.run.h0, index(rule.out.h, last + 1))
-    return select(first == 0, rule.run.h0, index(rule.out.h, first - 1))
+        return select(last == end, run.h0, index(h, jnp.minimum(last + 1, end)))
+    return select(first == 0, run.h0, index(h, jnp.maximum(first - 1, 0)))
 
 
 def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, inputs: Any) -> tuple[Any, Any]:

@@ -102,5 +102,5 @@ def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
 
 
 def index(array: jax.Array, i: jax.Array, axis: int = 0) -> Any:
-    """Entry `i` along an axis, which is dropped; out of range, and of -1, the nearest in range."""
+    """Entry `i`, not negative, along an axis, which is dropped."""
     return jax.lax.dynamic_index_in_dim(array, i, axis, False, allow_negative_indices=False)
