@@ -44,6 +44,9 @@ def _run_piece(params: Params, run: Run, options: Any, size: int, h: jax.Array, 
 
 def run_steps(params: Params, run: Run, options: Any) -> Trajectory:
     """Run every step in one piece, as planned."""
+    if isinstance(run.n_steps, int) and run.n_steps == 0:  # with `jax.disable_jit` a scan needs one
+        nothing = run.h0[None][:0]
+        return Trajectory(run.h0, nothing, nothing, None)
     plan = plan_for(params, run, options)
     run = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), run)
     last, *states = (run_by_rule if plan.by_rule else run_loop)(plan, params, run)

@@ -95,7 +95,6 @@ ROWS = {
     "currents, masks": Row(
         THREE, activation="identity", rate="relu", leak=(3, 7, 4), static=REVERSE
     ),
-    "currents, silu": Row(THREE, activation="identity", rate="silu", leak=()),
     "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", (40,)),
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
     "layers": Row(leak=(2, 3, 6, 1), directions=(1, 2, 1)),

@@ -249,7 +249,7 @@ def total(options: Any, *args: Any) -> Any:
 
 # Every mode and order, of the plans whose rules differ most, and one of each other plan.
 BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
-FULL = "one sequence", "small, prime steps, leak", "large on a TPU", "large, currents"
+FULL = "one sequence", "small, prime steps, leak", "large on a TPU"
 HIGHER = [way for way in WAYS if way != "value and gradient"]
 # Not by forward mode alone, which takes a direction for each step.
 QUICK = ("forward over reverse", "reverse over forward")
