@@ -30,7 +30,8 @@ def check_static(options: Mapping[str, Any]) -> None:
     for name in options.keys() & STATIC.keys():
         value, kind = options[name], STATIC[name]
         fits = isinstance(value, kind) and (not isinstance(value, bool) or "bool" in str(kind))
-        require(fits, name, f"of type {getattr(kind, '__name__', kind)}", value)
+        expected = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+        require(fits, name, expected, value)
         if value is not None and name in LEAST:
             require(value >= LEAST[name], name, f"at least {LEAST[name]}", value, ValueError)
 

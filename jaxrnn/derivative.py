@@ -16,6 +16,7 @@ gradients of the weights, is one too. To add up these gradients by segments is a
 one sum over all steps.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -152,7 +153,8 @@ def _from_inputs_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     """`arrays @ weights`, of rows in one flat axis, which saves XLA on CPUs copies (jax 0.12)."""
-    out = arrays.reshape(-1, arrays.shape[-1]) @ weights
+    n_rows = math.prod(arrays.shape[:-1])  # -1 would not do where there are no features
+    out = arrays.reshape(n_rows, arrays.shape[-1]) @ weights
     return out.reshape(*arrays.shape[:-1], weights.shape[-1])
 
 

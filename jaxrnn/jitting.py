@@ -33,8 +33,8 @@ class Jitted(Protocol[P, R]):
 def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
     """The function under `jax.jit`, with checks of what that would misread in silence.
 
-    `jax.jit` keeps what an activation read when a call was traced. So it gets only functions of JAX
-    itself, which read nothing. A call with any other activation is traced anew. Then its loop is
+    `jax.jit` keeps what an activation or rate read when a call was traced. So it gets functions of
+    JAX itself only, which read nothing. A call with any other is traced anew. Then its loop is
     compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`.
     """
     *parameters, last = inspect.signature(function).parameters.values()
@@ -80,7 +80,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
 def _is_of_jax(function: Any) -> bool:
     """Whether it stands in a module of JAX under its own name, so that it can never change.
 
-    None, which stands for a default, never does.
+    True of None too, which stands for a default.
     """
     module = getattr(function, "__module__", None) or ""
     own = getattr(sys.modules.get(module), getattr(function, "__name__", ""), None)

@@ -227,7 +227,8 @@ def _rates(layer: Layer[Any], h: jax.Array, rate: Function | None) -> jax.Array:
     if rate is None:
         return h
     of_directions = [h] if isinstance(layer, RNNParams) else jnp.split(h, 2, axis=-1)
-    return jnp.concatenate([jax.vmap(rate, -2, -2)(each) for each in of_directions], axis=-1)
+    rates = [jax.vmap(rate, -2, -2)(each).astype(h.dtype) for each in of_directions]
+    return jnp.concatenate(rates, axis=-1)
 
 
 def _as_states(h0: Any, each: str, n: int) -> Any:

@@ -22,7 +22,7 @@ LARGEST = 1 << 24
 
 
 class RNNParams(NamedTuple, Generic[ArrayT]):
-    """The parameters of `a_t = x_t wx + h_{t-1} wh + b`.
+    """The parameters of `a_t = x_t wx + rate(h_{t-1}) wh + b`, where most networks have no rate.
 
     It is a named tuple and a pytree. Gradients are of this type too. A stack of parameter sets, for
     `jax.vmap`, is an `RNNParams` whose arrays have one more leading axis, and `in_axes` may be an

@@ -81,7 +81,8 @@ def plan_for(params: Params, run: Run, options: Any) -> Plan:
     unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
     unroll = unroll if options["unroll"] is None else options["unroll"]
     plan = Plan(options["activation"], options["rate"], options["reverse"], unroll)
-    if any(each is not None and tangent_of(each) is None for each in plan[:2]):
+    functions = (plan.activation, plan.rate)
+    if any(each is not None and tangent_of(each) is None for each in functions):
         return plan
     specs = jax.typeof(run.h0).sharding.spec
     sizes = enumerate(zip(run.h0.shape[:-1], specs, strict=False))

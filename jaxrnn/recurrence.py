@@ -68,9 +68,10 @@ class Trajectory(NamedTuple):
 
 def cell(plan: Plan, params: Params, run: Run, start: jax.Array, step: Steps) -> Any:
     """One step from the state `start`: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
-    leak_t = run.leak_of(step)
-    a = times_wx(params, step.x, plan.product) + plan.product(rates(plan, start), params.wh)
-    # Zero in the padding. The slope of an activation may be infinite elsewhere: 0 * inf is NaN.
+    leak_t, r = run.leak_of(step), rates(plan, start)
+    # Zero in the padding. A rate, or the slope of an activation, may be infinite: 0 * inf is NaN.
+    r = r if plan.rate is None else zero_where(step.is_padding, r)
+    a = times_wx(params, step.x, plan.product) + plan.product(r, params.wh)
     a = zero_where(step.is_padding, add_bias(a, params.b))
     f = plan.activation(a).astype(a.dtype)  # which only drops a weak type
     return a, f, f if leak_t is None else mix(leak_t, f, start)
@@ -109,8 +110,8 @@ def in_pieces(
         return run_piece(size, carry, (0, of_steps))  # type: ignore[no-any-return]
 
     def run_pieces(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
-        pieces = jax.tree.map(lambda a: a[start:end].reshape(-1, size, *a.shape[1:]), of_steps)
-        firsts = jnp.arange(start, end, size, dtype=jnp.int32)
+        n, firsts = (end - start) // size, jnp.arange(start, end, size, dtype=jnp.int32)
+        pieces = jax.tree.map(lambda a: a[start:end].reshape(n, size, *a.shape[1:]), of_steps)
         run = partial(run_piece, size)
         carry, out = jax.lax.scan(run, carry, (firsts, pieces), reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)

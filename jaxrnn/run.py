@@ -32,7 +32,8 @@ class Steps(NamedTuple):
     """What single steps of a run take, `(*batch, n_steps, ...)`; or what one step takes.
 
     Attributes:
-      x: inputs, `(*batch, n_steps, n_features)`, zero in the padding.
+      x: inputs, `(*batch, n_steps, n_features)`, zero in the padding; or all that they add to the
+        pre-activations.
       leak: the leaks of steps that each have their own, `(*batch, n_steps, n_nodes)`, where axes
         may have one entry; else None.
       is_reset: whether a step starts from `reset_to`, bool `(*batch, n_steps, 1)`; None is never.
@@ -60,7 +61,8 @@ class Run(NamedTuple):
       steps: what each step takes.
       h0: the states before the first step, `(*batch, n_nodes)`.
       reset_to: the states that resets go back to, the same shape; None where there are no resets.
-      leak: the leak of all steps, the same shape, where axes may have one entry; None is 1.
+      leak: the leak of all steps, the same shape, where axes may have one entry; None where steps
+        have their own, or where there is none.
     """
 
     steps: Steps

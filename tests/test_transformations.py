@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
+from jaxrnn.testing import oracle
 from tests import checked
 from tests.checked_calls import Call, as_checked
 from tests.helpers import LENGTHS, RESET_TO, RESETS, assert_close, numbers
@@ -61,6 +62,30 @@ def test_vmap_is_a_loop(maps: str) -> None:
         function = checked.mapped(function, way, over, stacks)
     with jax.enable_x64(True):
         assert_close(jax.jit(function.run)(function.args), function.expected(function.args), 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 0), (0, 9, 3)])
+def test_gradients_where_there_are_no_features_or_no_sequences(shape: tuple[int, ...]) -> None:
+    """Of a network so large that it has segments of several steps."""
+    params = RNNParams(np.ones((shape[-1], 64)), np.eye(64) / 2, np.ones(64))
+
+    def total(params: Any, x: Any) -> Any:
+        return jnp.sum(rnn_forward(params, x))
+
+    by_params, by_x = jax.grad(total, argnums=(0, 1))(params, np.ones(shape))
+    expected = oracle.rnn_gradients(params, np.ones(shape), g_last=1.0).params
+    assert_close(by_params, expected, 1e-5)
+    assert by_x.shape == shape
+
+
+def test_a_rate_that_is_infinite_at_zero_reaches_nothing_from_the_padding() -> None:
+    options: Any = {"activation": jnp.exp, "rate": jnp.log, "lengths": np.array([6, 3, 1])}
+
+    def total(params: Any, x: Any) -> Any:
+        return jnp.sum(rnn_states(params, x, jnp.ones(4), **options).h)
+
+    gradient = jax.grad(total)(jax.tree.map(lambda array: array / 4, PARAMS), X)
+    assert all(np.all(np.isfinite(each)) for each in gradient)
 
 
 @pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, None), (6, 3), (6, 2)])
