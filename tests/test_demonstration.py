@@ -77,6 +77,17 @@ def test_a_network_is_better_than_linear_after_a_short_training() -> None:
     assert max(errors[:3]) < errors[3] / 5
 
 
+def test_no_picture_is_drawn_unasked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demonstration, "N_UPDATES", 20)
+    with jax.numpy_dtype_promotion("standard"):  # as JAX's Adam needs
+        demonstration.forecast_laser(seed=1, n_members=1)
+    printed = capsys.readouterr().out
+    assert "the ensemble's mean" in printed
+    assert "picture" not in printed
+
+
 def test_a_closed_pipe_gives_no_traceback() -> None:
     """As when the output is read by `head -1`."""
     command = [sys.executable, "-m", "jaxrnn", "--members", "1"]
