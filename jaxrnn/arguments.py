@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.lax import broadcast_to_rank
 from jax.sharding import PartitionSpec
 
 from jaxrnn.errors import noting, require
@@ -52,8 +53,9 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
     h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
     leak_of_steps, leak = _as_leaks(leak, params, x)
     steps = Steps(x, leak_of_steps, is_reset, is_padding)
-    check_functions(options["activation"], options["rate"], h0)
-    params, run = _alike(params, Run(steps, h0, None if resets is None else reset_to, leak))
+    run = Run(steps, h0, None if resets is None else reset_to, leak)
+    params, run = _alike(params, run, x.shape[:-2])
+    check_functions(options["activation"], options["rate"], run.h0)
     return params, run if is_padding is None else _without_padding(run)
 
 
@@ -64,11 +66,10 @@ def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, R
     _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
     with noting(f"in the batch axes of h, of shape {h.shape}, and of x_t, of shape {x_t.shape}"):
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
-    states = (*batch, h.shape[-1])
-    _check_broadcasts("leak", leak, states, "(*batch, n_nodes)")
-    leak = None if leak is None else jnp.expand_dims(leak, range(len(states) - leak.ndim))
-    x = jnp.broadcast_to(x_t, (*batch, x_t.shape[-1]))[..., None, :]
-    return _alike(params, Run(Steps(x, None, None, None), jnp.broadcast_to(h, states), None, leak))
+    _check_broadcasts("leak", leak, (*batch, h.shape[-1]), "(*batch, n_nodes)")
+    arrays = h, x_t, leak
+    h, x_t, leak = jax.tree.map(lambda array: broadcast_to_rank(array, len(batch) + 1), arrays)
+    return _alike(params, Run(Steps(x_t[..., None, :], None, None, None), h, None, leak), batch)
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
@@ -98,9 +99,11 @@ def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers")
 
 
 def _as_state(name: str, state: Any, params: Params, x: jax.Array) -> jax.Array:
+    """A state of each sequence, or one of all with an entry in the axes of the batch."""
     shape = (*x.shape[:-2], params.wh.shape[0])
     _check_broadcasts(name, state, shape, "(*batch, n_nodes)")
-    return jnp.broadcast_to(jnp.zeros((), x.dtype) if state is None else state, shape)
+    state = jnp.zeros((), x.dtype) if state is None else state
+    return broadcast_to_rank(jnp.broadcast_to(state, (*state.shape[:-1], shape[-1])), len(shape))
 
 
 def _as_leaks(leak: Any, params: Params, x: jax.Array) -> tuple[Any, Any]:
@@ -109,7 +112,7 @@ def _as_leaks(leak: Any, params: Params, x: jax.Array) -> tuple[Any, Any]:
     _check_broadcasts("leak", leak, shape, "(*batch, n_steps, n_nodes)")
     if leak is None:
         return None, None
-    leak = jnp.expand_dims(leak, range(x.ndim - leak.ndim))
+    leak = broadcast_to_rank(leak, x.ndim)
     return (leak, None) if leak.shape[-2] == x.shape[-2] else (None, leak[..., 0, :])
 
 
@@ -142,15 +145,15 @@ def _without_padding(run: Run) -> Run:
     return run._replace(steps=steps)
 
 
-def _alike(params: Params, run: Run) -> tuple[Params, Run]:
-    """With all arrays of the run shared among devices in one way.
+def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Run]:
+    """With all arrays of the run shared among devices in one way, and each sequence its own input.
 
     A mesh may share the batch by an explicit axis, which is part of an array's type. JAX refuses to
     select from arrays that are shared in different ways. Inside `jax.shard_map` an array varies
     over axes of the mesh or is the same along them, and the carry of a loop must vary as its
     results do.
     """
-    n_batch = run.h0.ndim - 1
+    n_batch = len(batch)
 
     def of_batch() -> Any:
         whether = (jnp.any(each, range(n_batch, each.ndim)) for each in jax.tree.leaves(run))
@@ -160,11 +163,24 @@ def _alike(params: Params, run: Run) -> tuple[Params, Run]:
     spec: Any = jax.typeof(jax.eval_shape(of_batch)).sharding.spec if is_explicit else ()
 
     def share(array: jax.Array) -> Any:
-        axes = zip(array.shape, run.h0.shape, spec, strict=False)  # an axis may have one entry
+        axes = zip(array.shape, batch, spec, strict=False)  # an axis may have one entry
         names = [name if size == of_batch else None for size, of_batch, name in axes]
         return jax.sharding.reshard(array, PartitionSpec(*names)) if any(spec) else array
 
-    arrays: Any = params, jax.tree.map(share, run)
+    def fill(array: Any) -> Any:
+        # Once it is shared, or the gradient of one state of all sequences would be gathered.
+        by = PartitionSpec(*spec) if any(spec) else None
+        return (
+            array
+            if array is None
+            else jnp.broadcast_to(array, batch + array.shape[n_batch:], out_sharding=by)
+        )
+
+    run = jax.tree.map(share, run)
+    run = run._replace(
+        h0=fill(run.h0), reset_to=fill(run.reset_to), steps=run.steps._replace(x=fill(run.steps.x))
+    )
+    arrays: Any = params, run
     varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(arrays)]
     over: Any = frozenset().union(*varies)
 

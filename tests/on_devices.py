@@ -53,7 +53,8 @@ def shared(array: Any, on: Any, spec: Any) -> Any:
 
 
 def last(params: Any, x: Any, options: Any) -> Any:
-    return jnp.mean(rnn_forward(params, x, **options) ** 2)
+    """With one state, which is differentiated, for all sequences to start from."""
+    return jnp.mean(rnn_forward(params, x, params.b, **options) ** 2)
 
 
 def states(params: Any, x: Any, options: Any) -> Any:
@@ -183,7 +184,9 @@ def layers(params: Any, x: Any, **options: Any) -> Any:
 # Each with options of its own, or options that change its loops.
 FUNCTIONS: dict[str, Any] = {
     "rnn_step": lambda params, x, **_: rnn_step(params, params.b, x[:, 0]),
-    "rnn_forward": partial(rnn_forward, reverse=True, reset_to=jnp.full(N_NODES, 0.1)),
+    "rnn_forward": lambda params, x, **where: rnn_forward(
+        params, x, params.b, reset_to=2 * params.b, reverse=True, **where
+    ),
     "rnn_forward, checkpoints": partial(rnn_forward, checkpoint_every=2),
     "rnn_states": partial(rnn_states, leak=jnp.linspace(0.1, 1, N_NODES)),
     "rnn_bidirectional": lambda params, x, **where: rnn_bidirectional((params,) * 2, x, **where),
