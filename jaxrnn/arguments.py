@@ -202,16 +202,12 @@ def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) 
 
 def _check_symbolic(x: jax.Array, options: Any) -> None:
     """Refuse what a symbolic number of steps does not allow."""
-    unroll, every, is_known = (
-        options["unroll"],
-        options["checkpoint_every"],
-        isinstance(x.shape[-2], int),
-    )
-    of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
-    require(
-        is_known or unroll in (None, 1), "unroll", f"None, 1 or False {of_x}", unroll, ValueError
-    )
-    require(is_known or every is None, "checkpoint_every", f"None {of_x}", every, ValueError)
+    if not isinstance(x.shape[-2], int):
+        of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
+        allowed = {"unroll": (None, 1), "checkpoint_every": (None,)}
+        for name, values in allowed.items():
+            expected = f"{' or '.join(map(str, values))} {of_x}"
+            require(options[name] in values, name, expected, options[name], ValueError)
 
 
 def check_params(params: Params, name: str = "params") -> None:

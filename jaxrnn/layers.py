@@ -1,7 +1,8 @@
 """Layers that run in both directions, and networks of several layers."""
 
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, Unpack, cast
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from jaxrnn import running
 from jaxrnn.errors import noting, require
 from jaxrnn.jitting import jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
-from jaxrnn.run import Function, Options
+from jaxrnn.plan import Plan
+from jaxrnn.recurrence import rates
+from jaxrnn.run import Options
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -128,7 +131,8 @@ def rnn_bidirectional(
         assert jnp.allclose(h[..., 16:], expected) and jnp.allclose(last_backward, expected[:, 0])
     """
     require(_is_pair(params), "params", "a pair of RNNParams", params)
-    return _run_layer(params, x, h0, options)
+    of_directions, last = _run_layer(params, x, h0, options)
+    return LayerStates(jnp.concatenate(of_directions, axis=-1), last)
 
 
 @jitted
@@ -193,42 +197,34 @@ def rnn_stacked(
     states = _as_states(h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
-    h, last = cast(Any, x), []
+    goes_up = jax.vmap(partial(rates, Plan(rate=options.get("rate"))), -2, -2)  # of each step
+    of_directions: list[jax.Array] = []
+    last: list[Any] = []
     for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
         if i > 0:
-            h = _rates(layers[i - 1], h, options.get("rate"))
-        if i > 0 and keys is not None and dropout > 0:
-            h = _drop(keys[i], float(dropout), h)
+            up = jnp.concatenate([*map(goes_up, of_directions)], axis=-1)
+            x = up if keys is None or dropout == 0 else _drop(keys[i], float(dropout), up)
         with noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
-            h, layer_last = _run_layer(layer, h, state, options)
+            of_directions, layer_last = _run_layer(layer, x, state, options)
         last.append(layer_last)
-    return LayerStates(h, tuple(last))
+    return LayerStates(jnp.concatenate(of_directions, axis=-1), tuple(last))
 
 
-def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> LayerStates[Any]:
-    """One layer, in one direction or both."""
+def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[list[jax.Array], Any]:
+    """The states of a layer in each of its directions, and its last states."""
     if isinstance(layer, RNNParams):
         trajectory = running.run(layer, x, h0, **options)
-        return LayerStates(trajectory.states().h, trajectory.last)
+        return [trajectory.states().h], trajectory.last
     states, reverse = _as_states(h0, "one for each direction", 2), options.get("reverse", False)
     with noting("in the forward direction"):
-        forward = _run_layer(layer[0], x, states[0], options)
+        forward, forward_last = _run_layer(layer[0], x, states[0], options)
     with noting("in the backward direction"):
-        backward = _run_layer(layer[1], x, states[1], {**options, "reverse": not reverse})
-    h = forward.h, backward.h
-    sizes = [each.shape[-1] for each in h]
+        options = {**options, "reverse": not reverse}
+        backward, backward_last = _run_layer(layer[1], x, states[1], options)
+    sizes = [h.shape[-1] for h in forward + backward]
     expected = "the same in both directions of params"
     require(sizes[0] == sizes[1], "n_nodes", expected, sizes, ValueError)
-    return LayerStates(jnp.concatenate(h, axis=-1), (forward.last, backward.last))
-
-
-def _rates(layer: Layer[Any], h: jax.Array, rate: Function | None) -> jax.Array:
-    """The rates of every step, from the states of each direction of a layer."""
-    if rate is None:
-        return h
-    of_directions = [h] if isinstance(layer, RNNParams) else jnp.split(h, 2, axis=-1)
-    rates = [jax.vmap(rate, -2, -2)(each).astype(h.dtype) for each in of_directions]
-    return jnp.concatenate(rates, axis=-1)
+    return forward + backward, (forward_last, backward_last)
 
 
 def _as_states(h0: Any, each: str, n: int) -> Any:

@@ -142,7 +142,9 @@ def init_params(
         assert ensemble.wx.shape == (8, 3, 16)
     """
     n_nodes = as_size("n_nodes", n_nodes, least=1)
-    require(_is_floating(dtype), "dtype", "a floating type", dtype)
+    with noting("dtype must be a floating type"):  # to NumPy None is one, and an array has one
+        fits = not isinstance(dtype, jax.Array | None) and jnp.issubdtype(dtype, jnp.floating)
+    require(fits, "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = b = None
     if n_features is not None:
@@ -171,14 +173,6 @@ def as_size(name: str, size: Any, least: int) -> int:
         size = operator.index(size)
     require(least <= size <= LARGEST, name, f"from {least} to {LARGEST}", size, ValueError)
     return int(size)
-
-
-def _is_floating(dtype: Any) -> bool:
-    # NumPy takes None as float64, and JAX's use of an array as its own dtype is deprecated.
-    try:
-        return not isinstance(dtype, jax.Array | None) and jnp.issubdtype(dtype, jnp.floating)
-    except TypeError:
-        return False
 
 
 def _draw(name: str, init: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
