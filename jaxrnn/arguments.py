@@ -1,7 +1,7 @@
 """Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
 
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import partial
 from numbers import Real
 from typing import Any, cast
 
@@ -54,7 +54,11 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
     leak_of_steps, leak = _as_leaks(leak, params, x)
     steps = Steps(x, leak_of_steps, is_reset, is_padding)
     run = Run(steps, h0, None if resets is None else reset_to, leak)
-    params, run = _alike(params, run, x.shape[:-2])
+    params, run = _alike(params, run)
+    # Once it is shared: else the gradient of one state of all sequences would be gathered.
+    by = jax.typeof(run.steps.x).sharding
+    shape, by = (*x.shape[:-2], *run.h0.shape[-1:]), by.update(spec=by.spec[:-1])
+    run = run._replace(h0=jnp.broadcast_to(run.h0, shape, out_sharding=by))
     check_functions(options["activation"], options["rate"], run.h0)
     return params, run if is_padding is None else _without_padding(run)
 
@@ -69,7 +73,7 @@ def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, R
     _check_broadcasts("leak", leak, (*batch, h.shape[-1]), "(*batch, n_nodes)")
     arrays = h, x_t, leak
     h, x_t, leak = jax.tree.map(lambda array: broadcast_to_rank(array, len(batch) + 1), arrays)
-    return _alike(params, Run(Steps(x_t[..., None, :], None, None, None), h, None, leak), batch)
+    return _alike(params, Run(Steps(x_t[..., None, :], None, None, None), h, None, leak))
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
@@ -145,42 +149,24 @@ def _without_padding(run: Run) -> Run:
     return run._replace(steps=steps)
 
 
-def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Run]:
-    """With all arrays of the run shared among devices in one way, and each sequence its own input.
+def _alike(params: Params, run: Run) -> tuple[Params, Run]:
+    """With all arrays of the run shared among devices in one way.
 
     A mesh may share the batch by an explicit axis, which is part of an array's type. JAX refuses to
     select from arrays that are shared in different ways. Inside `jax.shard_map` an array varies
     over axes of the mesh or is the same along them, and the carry of a loop must vary as its
     results do.
     """
-    n_batch = len(batch)
-
-    def of_batch() -> Any:
-        whether = (jnp.any(each, range(n_batch, each.ndim)) for each in jax.tree.leaves(run))
-        return reduce(jnp.logical_or, whether)
-
-    is_explicit = any(any(jax.typeof(leaf).sharding.spec) for leaf in jax.tree.leaves(run))
-    spec: Any = jax.typeof(jax.eval_shape(of_batch)).sharding.spec if is_explicit else ()
+    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(run)]
+    of_axes = zip(*(each.sharding.spec[: run.h0.ndim - 1] for each in types), strict=True)
+    spec: Any = [next(filter(None, names), None) for names in of_axes]
 
     def share(array: jax.Array) -> Any:
-        axes = zip(array.shape, batch, spec, strict=False)  # an axis may have one entry
-        names = [name if size == of_batch else None for size, of_batch, name in axes]
+        axes = zip(array.shape, spec, strict=False)  # an axis may have one entry
+        names = [None if size == 1 else name for size, name in axes]
         return jax.sharding.reshard(array, PartitionSpec(*names)) if any(spec) else array
 
-    def fill(array: Any) -> Any:
-        # Once it is shared, or the gradient of one state of all sequences would be gathered.
-        by = PartitionSpec(*spec) if any(spec) else None
-        return (
-            array
-            if array is None
-            else jnp.broadcast_to(array, batch + array.shape[n_batch:], out_sharding=by)
-        )
-
-    run = jax.tree.map(share, run)
-    run = run._replace(
-        h0=fill(run.h0), reset_to=fill(run.reset_to), steps=run.steps._replace(x=fill(run.steps.x))
-    )
-    arrays: Any = params, run
+    arrays: Any = params, jax.tree.map(share, run)
     varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(arrays)]
     over: Any = frozenset().union(*varies)
 

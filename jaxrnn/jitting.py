@@ -41,50 +41,47 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
     defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
     last = last.replace(kind=last.KEYWORD_ONLY)
     parameters += [last.replace(name=each, default=defaults[each]) for each in defaults]
+    parameters = [each.replace(annotation=each.empty) for each in parameters]
     names = [each.name for each in parameters]
-    static = [name for name in STATIC if name in names]
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
         with mesh_for((args, kwargs)):
             return function(*args, **kwargs)
 
+    static = [name for name in STATIC if name in names]
     compiled: Any = jax.jit(traced, static_argnames=static)
 
-    check = partial(_checked, function.__name__, names)
-
-    def own(checked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """A program that dies with the call, and the keyword arguments that are not bound in it."""
-        bound = {name: checked.pop(name) for name in static if name in checked}
-        return jax.jit(partial(cast(Any, traced), **bound)), checked
+    def bound(args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """The function with what is static bound in it, and the other keyword arguments."""
+        kwargs = _checked(function.__name__, names, args, kwargs)
+        given = {name: kwargs.pop(name) for name in static if name in kwargs}
+        return partial(cast(Any, traced), **given), kwargs
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not kwargs:  # the usual call, which is to cost what a jitted loop costs
             return compiled(*args)  # type: ignore[no-any-return]  # `cast` would take 50 ns
-        run, checked = compiled, check(args, kwargs)
-        if not all(map(_is_of_jax, (checked.get("activation"), checked.get("rate")))):
-            run, checked = own(checked) if has_loop else (traced, checked)
-        return cast(R, run(*args, **checked))
+        run, arrays = bound(args, kwargs)
+        if all(map(_is_of_jax, run.keywords.values())):
+            return cast(R, compiled(*args, **run.keywords, **arrays))
+        # A program of its own dies with the call.
+        return cast(R, (jax.jit(run) if has_loop else run)(*args, **arrays))
 
     def method(name: str, *args: Any, **kwargs: Any) -> Any:
-        program, rest = own(check(args, kwargs))
-        return getattr(program, name)(*args, **rest)
+        run, arrays = bound(args, kwargs)
+        return getattr(jax.jit(run), name)(*args, **arrays)
 
     vars(call).update({name: partial(method, name) for name in ("lower", "trace", "eval_shape")})
-    parameters = [each.replace(annotation=each.empty) for each in parameters]
     vars(call).update(clear_cache=compiled.clear_cache, __signature__=inspect.Signature(parameters))
     return cast(Jitted[P, R], call)
 
 
-def _is_of_jax(function: Any) -> bool:
-    """Whether it stands in a module of JAX under its own name, so that it can never change.
-
-    True of None too, which stands for a default.
-    """
-    module = getattr(function, "__module__", None) or ""
-    own = getattr(sys.modules.get(module), getattr(function, "__name__", ""), None)
-    return function is None or (module.split(".")[0] == "jax" and own is function)
+def _is_of_jax(option: Any) -> bool:
+    """Whether it can never change: no function, or one in a module of JAX under its own name."""
+    module = getattr(option, "__module__", None) or ""
+    own = getattr(sys.modules.get(module), getattr(option, "__name__", ""), None)
+    return not callable(option) or (module.split(".")[0] == "jax" and own is option)
 
 
 def _checked(name: str, names: list[str], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
