@@ -75,11 +75,9 @@ def init_stacked(
 
     Example:
         import jax
-        from jax.nn import initializers as init
-        from jaxrnn import init_stacked
+        from jaxrnn import LEARNABLE, init_stacked
 
-        start = {"wx_init": init.glorot_uniform(), "wh_init": init.orthogonal()}
-        layers = init_stacked(jax.random.key(0), 3, (16, 8), b_init=init.zeros, **start)
+        layers = init_stacked(jax.random.key(0), 3, (16, 8), **LEARNABLE)
         assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
     """
     require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
@@ -184,10 +182,9 @@ def rnn_stacked(
 
         import jax
         import jax.numpy as jnp
-        from jax.nn.initializers import orthogonal
-        from jaxrnn import init_stacked, rnn_stacked
+        from jaxrnn import LEARNABLE, init_stacked, rnn_stacked
 
-        layers = init_stacked(jax.random.key(0), 3, (16, 16), wh_init=orthogonal())
+        layers = init_stacked(jax.random.key(0), 3, (16, 16), **LEARNABLE)
         x = jax.random.normal(jax.random.key(1), (32, 50, 3))
         h, last = rnn_stacked(layers, x, dropout=0.1, key=jax.random.key(2))
         without = rnn_stacked(layers, x).h
