@@ -157,13 +157,14 @@ def _alike(params: Params, run: Run) -> tuple[Params, Run]:
     over axes of the mesh or is the same along them, and the carry of a loop must vary as its
     results do.
     """
-    types = [jax.typeof(leaf) for leaf in jax.tree.leaves(run)]
-    of_axes = zip(*(each.sharding.spec[: run.h0.ndim - 1] for each in types), strict=True)
+    n_batch, types = run.h0.ndim - 1, [jax.typeof(leaf) for leaf in jax.tree.leaves(run)]
+    batch = jnp.broadcast_shapes(*(each.shape[:n_batch] for each in types))
+    of_axes = zip(*(each.sharding.spec[:n_batch] for each in types), strict=True)
     spec: Any = [next(filter(None, names), None) for names in of_axes]
 
     def share(array: jax.Array) -> Any:
-        axes = zip(array.shape, spec, strict=False)  # an axis may have one entry
-        names = [None if size == 1 else name for size, name in axes]
+        axes = zip(array.shape, batch, spec, strict=False)  # an axis may have one entry
+        names = [name if size == full else None for size, full, name in axes]
         return jax.sharding.reshard(array, PartitionSpec(*names)) if any(spec) else array
 
     arrays: Any = params, jax.tree.map(share, run)
