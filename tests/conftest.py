@@ -38,3 +38,10 @@ def strict_promotion() -> Iterator[None]:
     """Refuse implicit promotion of dtypes and ranks, on which the package must not rely."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def usual_promotion() -> Iterator[None]:
+    """Promote dtypes and ranks as JAX does by default, for which users write their code."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

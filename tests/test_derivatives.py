@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn.activations import TANGENTS
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
 from tests.checked_calls import REFERENCES, Reference
@@ -95,6 +96,7 @@ ROWS = {
     "currents, masks": Row(
         THREE, activation="identity", rate="relu", leak=(3, 7, 4), static=REVERSE
     ),
+    "currents, no wx": Row(WITHOUT_WEIGHTS, (), "identity", "relu", ()),
     "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", (40,)),
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
     "layers": Row(leak=(2, 3, 6, 1), directions=(1, 2, 1)),
@@ -235,27 +237,6 @@ def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
     assert_close(derivatives(jnp.tanh), derivatives(lambda a: jnp.tanh(a)), 1e-4)
 
 
-@pytest.mark.parametrize("way", list(WAYS)[:-1])
-def test_every_mode_by_gains_that_the_activation_closes_over(way: str) -> None:
-    """Of two sets of gains at once. tanh(gains a) is a network whose weights are multiplied."""
-    options = {"checkpoint_every": (3, None)[[*WAYS].index(way) % 2]}  # in pieces or not
-
-    def closed_over(gains: Any, x: Any, h0: Any) -> Any:
-        return loss(lambda a: jnp.tanh(gains * a), options, PARAMS, x, h0)
-
-    def multiplied(gains: Any, x: Any, h0: Any) -> Any:
-        (wx, wh, b), gains = PARAMS, gains[0]
-        return loss(jnp.tanh, {}, RNNParams(gains * wx, gains * wh, gains[0] * b), x, h0)
-
-    args = numbers((2, 1, 1, 4), seed=1)[0], X, H0
-    with jax.enable_x64(True):
-        ours, theirs = (
-            jax.jit(jax.vmap(WAYS[way](f), (0, None, None)))(*args)
-            for f in (closed_over, multiplied)
-        )
-        assert_close(ours, theirs, 1e-10)
-
-
 def plain(params: Any, x: Any, h0: Any, activation: Any, rate: Any, **options: Any) -> Any:
     """The last state and all states, from the last step to the first, by a plain scan."""
     wx, wh, b = params
@@ -277,13 +258,17 @@ def plain(params: Any, x: Any, h0: Any, activation: Any, rate: Any, **options: A
     ("way", "batch"), [*zip(WAYS, [(3,), (), (1,)] * 3, strict=False), ("value and gradient", (1,))]
 )
 def test_any_function_of_a_step_that_treats_each_sequence_alone(way: str, batch: Any) -> None:
-    """Layer normalisation over the nodes, with a gain of each sequence, under every option."""
-    x, h0, gain = numbers((*batch, 6, 3), (*batch, 4), (*batch, 4), seed=5)
+    """Layer normalisation over the nodes, with a gain of each sequence, under every option.
+
+    One sequence has two sets of gains at once.
+    """
+    x, h0, gain = numbers((*batch, 6, 3), (*batch, 4), (*(batch or (2,)), 4), seed=5)
     resets = numbers((*batch, 6), seed=6)[0] < -0.2
     lengths = 6 - np.arange(np.prod(batch, dtype=int)).reshape(batch)
     options = {"lengths": lengths, "resets": resets, "reset_to": RESET_TO, "leak": 0.3}
-    how: Any = {"reverse": True}  # in pieces in first order alone, as they compile slowly
-    how |= {"checkpoint_every": 4, "unroll": 2} if way == "value and gradient" else {}
+    how: Any = {"reverse": True}  # in pieces in some ways alone, as they compile slowly
+    in_pieces = way in ("value and gradient", "forward over reverse")
+    how |= {"checkpoint_every": 4, "unroll": 2} if in_pieces else {}
 
     def normalised(gain: Any, a: Any) -> Any:
         centred = a - jnp.mean(a, axis=-1, keepdims=True)
@@ -300,9 +285,61 @@ def test_any_function_of_a_step_that_treats_each_sequence_alone(way: str, batch:
 
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         got, expected = (
-            jax.jit(WAYS[way](partial(total, run)))(gain, x, h0) for run in (ours, plain)
+            jax.jit(derivative if batch else jax.vmap(derivative, (0, None, None)))(gain, x, h0)
+            for derivative in (WAYS[way](partial(total, run)) for run in (ours, plain))
         )
         assert_close(got, expected, 1e-10)
+
+
+# Of activations with a rule, leaks, and inputs without weights
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS.keys() - {"silu"}))
+def test_rules_of_activations_are_the_oracles(name: str) -> None:
+    """Where they saturate they pass on no NaN, not even where an exponential would overflow."""
+    in_jax, in_oracle = ACTIVATIONS[name]
+    assert in_jax in TANGENTS
+
+    @jax.jit
+    def gradients(params: Any, x: Any, h0: Any, leak: Any) -> Any:
+        def last(params: Any, x: Any) -> Any:
+            return jnp.sum(rnn_forward(params, x, h0, leak=leak, activation=in_jax))
+
+        return jax.value_and_grad(last, argnums=(0, 1))(params, x)
+
+    expected = oracle.rnn_gradients(PARAMS, X, H0, g_last=1.0, activation=in_oracle)
+    with jax.enable_x64(True):
+        assert_close(gradients(PARAMS, X, H0, 1.0)[1], tuple(expected[:2]), 1e-12)
+    for size in (1e3, -1e3):
+        saturated = gradients(PARAMS, np.full((6, 3), size, np.float32), np.zeros(4), 0.5)
+        assert all(np.all(np.isfinite(each)) for each in jax.tree.leaves(saturated))
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, own_tanh])
+def test_a_leak_of_zero_holds_the_state_and_of_one_is_none(activation: Any) -> None:
+    h = rnn_states(PARAMS, X, H0, leak=0, activation=activation).h
+    held = np.broadcast_to(H0.astype(np.float32)[..., None, :], h.shape)
+    np.testing.assert_array_equal(h, held)
+    with_one = rnn_states(PARAMS, X, H0, leak=np.ones(4), activation=activation)
+    assert_close(with_one, rnn_states(PARAMS, X, H0, activation=activation), 2e-7)
+
+
+def test_an_infinite_state_stays_infinite() -> None:
+    h0 = np.array([np.inf, 0, 0, 1])
+    h = rnn_states(PARAMS, X, h0, leak=0.5).h
+    assert_close(h, oracle.rnn_states(PARAMS, X, h0, leak=0.5).h, 1e-6)
+    assert np.all(h[..., 0] == np.inf)
+
+
+def test_inputs_without_weights_cost_no_product() -> None:
+    """A gradient through a batch of many nodes has two products fewer than with weights."""
+    x, key = np.ones((8, 50, 64), np.float32), jax.random.key(0)
+
+    def products(n_features: int | None) -> int:
+        params = init_params(key, n_features, 64)
+        return n_products(jax.grad(lambda params: jnp.sum(rnn_forward(params, x))), params)
+
+    assert 0 < products(None) <= products(64)
 
 
 # Of parts

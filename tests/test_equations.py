@@ -13,6 +13,8 @@ from numpy import tanh
 from jaxrnn import RNNParams, rnn_states, rnn_step
 from tests.helpers import BLOCKS, README, assert_close, numbers
 
+pytestmark = pytest.mark.usefixtures("usual_promotion")
+
 SECTION = README.split("\n## Your equation here\n")[1].split("\n## ")[0]
 CALLS = dict(re.findall(r"^\| ([^:|]+): .* \| `([^`]+)`[^`]* \|$", SECTION, re.MULTILINE))
 CURRENTS = re.findall(r"`currents` is `([^`]+)`", SECTION.replace("\n", " "))
@@ -165,11 +167,7 @@ def test_every_row_of_the_table_has_an_equation_here() -> None:
 
 def check(name: str) -> None:
     expected = EXPECTED[name]()
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
+    with jax.enable_x64(True):
         assert_close(call(name), expected, 1e-11 if name == "its readout" else 1e-12)
 
 

@@ -81,16 +81,6 @@ def test_h0_broadcasts(h0: Any) -> None:
     assert_equal(rnn_forward(PARAMS, x, np.array(h0, np.float32)), expected)
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_an_activation_may_hold_a_row(batch: int) -> None:
-    """The row broadcasts against the state, also against that of a batch of one."""
-    gains = np.array([[0.5, 1.0, 2.0, 1.5]], np.float32)
-    x = numbers((batch, 6, 3), seed=1)[0].astype(np.float32)
-    multiplied = jax.tree.map(lambda array: np.float32(array) * gains[0], PARAMS)
-    with_row = rnn_forward(PARAMS, x, activation=lambda a: jnp.tanh(gains * a))
-    assert_close(with_row, rnn_forward(multiplied, x), 1e-5)
-
-
 # The dtypes of params, x and h0, and that of the results. All are the same in the first test here.
 DTYPES = [
     "float32 bfloat16 bfloat16 float32",

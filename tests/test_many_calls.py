@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +116,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize(
     ("call", "read"),
-    [*((call, "a closure") for call in CALLS), *(("forward", read) for read in READS)],
+    [*((call, "a closure") for call in CALLS if call != "forward"), *product(["forward"], READS)],
 )
 def test_a_call_reads_what_its_activation_reads_now(call: str, read: str) -> None:
     """As a plain loop: a new value, one that is differentiated, and one that jit has traced."""

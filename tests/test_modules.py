@@ -13,6 +13,8 @@ import pytest
 from jaxrnn import RNNParams, interop, rnn_forward
 from tests.helpers import assert_close
 
+pytestmark = pytest.mark.usefixtures("usual_promotion")
+
 CODE = re.findall(r"(?:^ {4}.*\n|^\n)+", f"{inspect.getdoc(interop)}\n", re.MULTILINE)
 X = np.linspace(-1, 1, 30, dtype=np.float32).reshape(2, 5, 3)
 
@@ -32,12 +34,6 @@ def gradient(params: Any, readout: Any, bias: Any = 0.0) -> Any:
         return jnp.mean((rnn_forward(params, X) @ readout + bias) ** 2)
 
     return jax.grad(loss, (0, 1))(params, readout)
-
-
-@pytest.fixture(autouse=True)
-def loose_promotion() -> Any:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def test_equinox() -> None:

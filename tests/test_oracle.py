@@ -14,7 +14,6 @@ from jaxrnn import RNNParams, RNNStates
 from jaxrnn.testing import oracle, strategies
 from tests.helpers import WORKED_H_LAST, WORKED_PARAMS, WORKED_X, assert_close, assert_equal
 
-IDENTITY = oracle.Differentiable(lambda a: a, np.ones_like)
 SINE = oracle.Differentiable(np.sin, np.cos)
 CUBE = oracle.Differentiable(lambda a: a**3, lambda a: 3 * a**2)
 
@@ -62,7 +61,7 @@ def test_which_axis_is_which() -> None:
         np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]) * 1000,
         np.array([0.25, 0.5, 0.75]),
     )
-    h = oracle.rnn_forward(params, [[1.0, 2.0]], [1.0, 0.0, 2.0], activation=IDENTITY)
+    h = oracle.rnn_forward(params, [[1.0, 2.0]], [1.0, 0.0, 2.0], activation=oracle.IDENTITY)
     assert_equal(h, np.array([5 + 15000.25, 50 + 18000.5, 500 + 21000.75]))
 
 

@@ -1,4 +1,4 @@
-"""README.md and the public docstrings: their examples run, and the README's tables hold."""
+"""README.md and the public docstrings: every block and every example runs."""
 
 import inspect
 import re
@@ -7,13 +7,10 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 import jaxrnn
 from jaxrnn import interop
-from jaxrnn.run import DEFAULTS
 from jaxrnn.testing import oracle, relations, strategies
 from tests.helpers import BLOCKS, README
 
@@ -51,10 +48,10 @@ def test_every_block_is_found() -> None:
     assert len(BLOCKS) >= 4
 
 
+@pytest.mark.usefixtures("usual_promotion")
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_block_runs(block: str) -> None:
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
 def test_every_example_is_found() -> None:
@@ -66,15 +63,8 @@ def test_every_example_is_found() -> None:
     assert documented.keys() - EXAMPLES.keys() == {"jaxrnn", "jaxrnn.interop"}
 
 
+@pytest.mark.usefixtures("usual_promotion")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
     assert re.search(r"\bassert|relation\(run, case\)|relations\.check\(", EXAMPLES[name])
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})
-
-
-def test_the_defaults_of_options_are_those_declared() -> None:
-    """That functions have these is in `test_options.py`."""
-    rows = re.findall(r"^\| `(\w+)=([\w.]+)` \|", README, flags=re.MULTILINE)
-    defaults = {name: eval(value, {"jnp": jnp}) for name, value in rows}
-    assert defaults == DEFAULTS
+    exec(compile(EXAMPLES[name], name, "exec"), {"__name__": "example"})

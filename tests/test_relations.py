@@ -1,7 +1,8 @@
 """The relations of `jaxrnn.testing` hold of right cells, and each finds the bugs that it is for."""
 
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,19 +17,15 @@ from jaxrnn.testing import relations, strategies
 from jaxrnn.testing.relations import RELATIONS, RELATIONS_WITH_LENGTHS, Run
 from jaxrnn.testing.strategies import Case
 from tests.helpers import numbers, scanned
+from tests.test_readme import EXAMPLES
+
+pytestmark = pytest.mark.usefixtures("usual_promotion")
 
 Step = Callable[[Any, Any, Any], Any]
 
 _ARRAYS = numbers((3, 12), (4, 12), (12,), (4,), (3, 5, 3), (3, 4), seed=5)
 _W, _U, _B, _LEAK, X, H0 = (array.astype(np.float32) for array in _ARRAYS)
 CASE = Case({"w": _W, "u": _U / 2, "b": _B / 2, "leak": 0.5 + _LEAK / 4}, X, H0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def usual_promotion() -> Iterator[None]:
-    """Cells of users are written for the usual promotion."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 # Four cells. Only the GRU uses all columns of the parameters.
@@ -143,7 +140,7 @@ HARD: list[tuple[Step, Case, Sequence[str]]] = [
 ]
 
 
-# All relations are checked on a gated cell in README.md, and on one more in test_interop.py.
+# All relations are checked on a gated cell in README.md, and on a module in test_interop.py.
 RIGHT: list[tuple[Run, Case, Sequence[str]]] = [
     (scanned(normed), VANILLA, ("independent", "batch_axes", *WIDE)),
     (by_jaxrnn, VANILLA, tuple(RELATIONS)),
@@ -543,3 +540,39 @@ def test_a_case_that_does_not_fit_is_refused(change: Any, message: str) -> None:
 def test_states_of_another_shape_are_refused(relation: str) -> None:
     with pytest.raises(AssertionError, match=f"^{relation}: h must be .*, here "):
         RELATIONS[relation](lambda p, x, h0: (x @ p["w"])[..., 0, :], VANILLA)
+
+
+# `help(relations)` shows a bug that is caught, in the words that come
+
+TEXT = inspect.getdoc(relations) or ""
+# Of each relation that the text says does not hold, what it says of it.
+SAID = {
+    name: said
+    for name, said in re.findall(r"^    (\w+): (.+)$", TEXT, flags=re.MULTILINE)
+    if name in RELATIONS
+}
+
+
+def test_the_bug_of_the_help_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the relations that the text names, and by no other. Numbers vary with what is drawn."""
+    assert f"    AssertionError: {len(SAID)} of {len(RELATIONS)} relations do not hold\n" in TEXT
+    with_bug = EXAMPLES["jaxrnn.testing.relations"].replace("return new, new", "return new, h")
+    names: dict[str, Any] = {}
+    exec(with_bug, names)
+    run, init = names["run"], names["init"]
+
+    relations.check(run, init, without=SAID, max_examples=1)
+    holding = capsys.readouterr().out
+    assert holding == "".join(f"{name} holds\n" for name in RELATIONS if name not in SAID)
+    with pytest.raises(AssertionError) as raised:
+        relations.check(run, init, relations=only(*SAID), max_examples=30)
+
+    message = without_numbers(str(raised.value))
+    assert message.startswith("N of N relations do not hold\n\n")
+    for name, said in SAID.items():
+        assert f"\n{name}: {without_numbers(said)}\n" in message
+    assert message.count("case=Case(params={'leak': array([") == len(SAID)
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"-?\d[\d.e-]*", "N", text)
