@@ -3,6 +3,7 @@
 On accelerators a step has at most one matrix product.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -247,14 +248,16 @@ def total(options: Any, *args: Any) -> Any:
     return sum(i * curved(each) for i, each in enumerate(every_value(*args, **options), start=1))
 
 
-# Every mode and order, of the plans whose rules differ most, and one of each other plan.
+# Every mode and order, which takes minutes. By default they are those of the plans whose rules
+# differ most, and one of each other plan; with HYPOTHESIS_PROFILE=long all.
+IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
-FULL = "one sequence", "small, prime steps, leak", "large on a TPU"
+FULL = BY_RULE if IS_LONG else ["one sequence", "small, prime steps, leak", "large on a TPU"]
 HIGHER = [way for way in WAYS if way != "value and gradient"]
-# Not by forward mode alone, which takes a direction for each step.
+# Not by forward mode alone, which takes a direction for each step, of which the long have many.
 QUICK = ("forward over reverse", "reverse over forward")
 MODES = [
-    *((name, way) for name in FULL for way in HIGHER),
+    *((name, way) for name in FULL for way in HIGHER if (name[:4], way[-4:]) != ("long", "mode")),
     *((name, QUICK[i % 2]) for i, name in enumerate(BY_RULE) if name not in FULL),
 ]
 
