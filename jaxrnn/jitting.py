@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxrnn.arguments import STATIC, check_static
 from jaxrnn.errors import require
-from jaxrnn.plan import mesh_for
+from jaxrnn.plan import mesh_of
 from jaxrnn.run import DEFAULTS
 
 P = ParamSpec("P")
@@ -46,7 +47,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mesh_for((args, kwargs)):
+        mesh = mesh_of((args, kwargs))
+        with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
             return function(*args, **kwargs)
 
     static = [name for name in STATIC if name in names]
@@ -65,8 +67,9 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
         run, arrays = bound(args, kwargs)
         if all(map(_is_of_jax, run.keywords.values())):
             return cast(R, compiled(*args, **run.keywords, **arrays))
-        # A program of its own dies with the call.
-        return cast(R, (jax.jit(run) if has_loop else run)(*args, **arrays))
+        if has_loop or mesh_of((args, arrays)) is not None:
+            run = jax.jit(run)  # a program of its own, which dies with the call
+        return cast(R, run(*args, **arrays))
 
     def method(name: str, *args: Any, **kwargs: Any) -> Any:
         run, arrays = bound(args, kwargs)

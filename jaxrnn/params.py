@@ -142,17 +142,18 @@ def init_params(
         assert ensemble.wx.shape == (8, 3, 16)
     """
     n_nodes = as_size("n_nodes", n_nodes, least=1)
-    with noting("dtype must be a floating type"):  # to NumPy None is one, and an array has one
-        fits = not isinstance(dtype, jax.Array | None) and jnp.issubdtype(dtype, jnp.floating)
-    require(fits, "dtype", "a floating type", dtype)
+    require(not isinstance(dtype, jax.Array | None), "dtype", "a floating type", dtype)
+    with noting("dtype must be a floating type"):
+        of_jax = jnp.zeros((), dtype).dtype
+    require(jnp.issubdtype(of_jax, jnp.floating), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     wx = b = None
     if n_features is not None:
         shape = as_size("n_features", n_features, least=0), n_nodes
-        wx = _draw("wx_init", wx_init, wx_key, shape, dtype)
-    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), dtype)
+        wx = _draw("wx_init", wx_init, wx_key, shape, of_jax)
+    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), of_jax)
     if b_init is not None:
-        b = _draw("b_init", b_init, b_key, (n_nodes,), dtype)
+        b = _draw("b_init", b_init, b_key, (n_nodes,), of_jax)
     return RNNParams(wx, wh, b)
 
 
@@ -177,7 +178,7 @@ def as_size(name: str, size: Any, least: int) -> int:
 
 def _draw(name: str, init: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     require(callable(init), name, "a callable (key, shape, dtype) -> array", init)
-    wide = jnp.result_type(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
+    wide = dtype if dtype.itemsize > 4 else jnp.float32
     with noting(f"in {name}, which is called with a key, shape {shape} and a dtype"):
         drawn = init(key, shape, wide)
     result = f"the array that {name} returns"

@@ -5,7 +5,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -148,8 +147,8 @@ def near_root(n_steps: int) -> int:
     return min(divisors, key=lambda size: abs(size - root), default=root)
 
 
-def mesh_for(arguments: Any) -> AbstractContextManager[Any]:
-    """The mesh of explicit axes that arguments are on, where none is set.
+def mesh_of(arguments: Any) -> Any:
+    """The mesh of explicit axes that arguments are on, where none is set; else None.
 
     Without it, the constants of the loops, their tangents and their batched forms would get
     shardings that do not fit those of the arguments.
@@ -157,6 +156,4 @@ def mesh_for(arguments: Any) -> AbstractContextManager[Any]:
     leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
     explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
-    if not explicit or not jax.sharding.get_abstract_mesh().empty:
-        return nullcontext()
-    return jax.sharding.use_abstract_mesh(explicit[0])
+    return explicit[0] if explicit and jax.sharding.get_abstract_mesh().empty else None

@@ -306,6 +306,15 @@ def test_each_argument_may_be_shared_or_not(sizes: tuple[int, int], seed: int) -
     assert_close(both(params, placed), expected, 1e-5)
 
 
+def test_a_step_with_a_function_of_ones_own() -> None:
+    """In a direct call, which is not compiled where there is no mesh."""
+    x, on = X[:, 0], mesh(AxisType.Explicit, batch=4)
+    step = partial(rnn_step, SMALL, SMALL.b, activation=lambda a: jnp.sin(a))
+    actual = step(shared(x, on, BATCH))
+    assert actual.sharding.spec[0] == "batch"
+    assert_close(actual, step(x), 1e-6)
+
+
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
     """The last state, with one argument changed by a number that each device has of its own."""
     options: dict[str, Any] = {
