@@ -29,10 +29,10 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _describe(value: Any) -> str:
-    """Describe an array by shape and dtype, what holds arrays by types, others by their repr."""
+    """Describe an array by shape and dtype, what holds arrays by its length, others by their repr."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"of shape {value.shape} and dtype {value.dtype}"
     nested: Any = jax.Array | np.ndarray | list | tuple
     if isinstance(value, list | tuple) and any(isinstance(each, nested) for each in value):
-        return f"a {type(value).__name__} of {', '.join(type(each).__name__ for each in value)}"
+        return f"a {type(value).__name__} of {len(value)} entries"
     return f"a dict of {', '.join(map(str, value))}" if isinstance(value, dict) else repr(value)

@@ -140,7 +140,7 @@ def test_without_matplotlib_nothing_is_trained(
         demonstration.main(["--plot", "laser.svg"])
     assert stopped.value.code == 2
     printed = capsys.readouterr()
-    assert "--plot: needs matplotlib: pip install matplotlib, or 'jaxrnn[plot]'" in printed.err
+    assert f"--plot: needs matplotlib: {sys.executable} -m pip install matplotlib" in printed.err
     assert printed.out == ""
 
 

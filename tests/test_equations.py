@@ -33,7 +33,7 @@ periods = np.array([1, 1, 2, 3, 4])
 tokens = np.array([[0, 2, 1, 1, 0, 2, 2], [1, 0, 0, 2, 1, 2, 0]])
 sign = np.array([1.0, 1, 1, -1, -1])
 params, backward = RNNParams(wx, wh, b), RNNParams(wx[::-1], wh.T, -b)
-empty, steps = np.zeros((2, 7, 0)), (x.swapaxes(0, 1), noise.swapaxes(0, 1))
+empty, xs = np.zeros((2, 7, 0)), (x.swapaxes(0, 1), noise.swapaxes(0, 1))
 
 
 def g(h: Any) -> Any:

@@ -74,6 +74,10 @@ Example:
   `relations.check(run, init)` runs them all in one line, also without pytest.
 """
 
+# First, as its error says what to install.
+from jaxrnn.testing.strategies import USUAL_SIZES, Case, cases_of, in_numpy, is_floating
+
+# isort: split
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -91,7 +95,6 @@ from jax.extend.core import Literal
 from numpy.typing import DTypeLike
 
 from jaxrnn.errors import require
-from jaxrnn.testing.strategies import USUAL_SIZES, Case, cases_of, in_numpy, is_floating
 
 Run = Callable[..., Any]
 Relation = Callable[[Run, Case], None]

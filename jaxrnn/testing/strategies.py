@@ -40,7 +40,7 @@ try:
     from hypothesis.extra import numpy as hnp
 except ImportError as error:
     raise ImportError(
-        "jaxrnn.testing.strategies needs hypothesis: pip install 'jaxrnn[testing]'"
+        "relations and strategies need hypothesis: pip install 'jaxrnn[testing]'"
     ) from error
 
 from jaxrnn.errors import require
