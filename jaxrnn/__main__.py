@@ -191,7 +191,7 @@ def draw(
             below.annotate(f"{error:.4f}", (error, place), (7, -3), textcoords="offset points")
         below.set_yticks(range(len(errors)), errors)
         below.set(xscale="log", xlim=(None, 2), ylim=(3.5, -0.5))
-        below.set_title("Normalised mean squared error of the compared values, on a logarithmic axis", loc="left")
+        below.set_title("Normalised mean squared error (logarithmic axis)", loc="left")
         below.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
         below.grid(axis="x", color="#dddddd")
         for axis in (above, below):

@@ -29,7 +29,7 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _describe(value: Any) -> str:
-    """Describe an array by shape and dtype, what holds arrays by its length, others by their repr."""
+    """Describe an array by shape and dtype, what holds arrays by its length, others by repr."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"of shape {value.shape} and dtype {value.dtype}"
     nested: Any = jax.Array | np.ndarray | list | tuple
