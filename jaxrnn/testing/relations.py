@@ -7,16 +7,16 @@ after it, `return new, new`. Then pytest prints this (shortened: it has whole ca
     AssertionError: 3 of 14 relations do not hold
 
     runs_on: h[1, 4, 0] is 0.0 where a second call runs on from step 4, but 0.0062 in one call
-    Failing test case: holds(case=Case(...))
-
     effective: h does not depend on x[..., 4, :]
-    Failing test case: holds(case=Case(...))
-
     differentiable: the derivative of h by x[..., 4, :] is zero for x and h0 of every size
+
+    The smallest case of each:
+    Failing test case: holds(case=Case(...))
+    Failing test case: holds(case=Case(...))
     Failing test case: holds(case=Case(...))
 
-Each case is the smallest one that was found. It has five steps here, so step 4 is the last. No
-state that is returned depends on the input of that step.
+The cases have five steps here, so step 4 is the last. No state that is returned depends on the
+input of that step.
 
 A recurrence is a function `h = run(params, x, h0)`:
 
@@ -500,13 +500,16 @@ def check(
         print(f"{name} {'does not hold' if failure else 'holds'}", flush=True)
         failures += [failure] if failure else []
     if failures:
+        said, notes = zip(*failures, strict=True)
         first = f"{len(failures)} of {len(chosen)} relations do not hold"
-        raise AssertionError("\n\n".join([first, *failures]))
+        raise AssertionError(
+            "\n".join([first, "", *said, "", "The smallest case of each:", *notes])
+        )
 
 
 def _failure(
     relation: Relation, run: Run, drawn: list[st.SearchStrategy[Case]], max_examples: int
-) -> str | None:
+) -> tuple[str, str] | None:
     """What is wrong, and the smallest case for which it is; None if the relation holds.
 
     The examples are shared out among the strategies, to the first ones one more.
@@ -521,7 +524,9 @@ def _failure(
             str(error) if isinstance(error, AssertionError) else f"{relation.__name__}: {error!r}"
         )
         notes = [note for note in getattr(error, "__notes__", []) if "JAX has removed" not in note]
-        return "\n".join([said, *notes])
+        smallest = [note for note in notes if "case=Case(" in note]
+        others = [note for note in notes if note not in smallest]
+        return "\n".join([said, *others]), "\n".join(smallest)
     return None
 
 
