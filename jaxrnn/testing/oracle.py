@@ -263,15 +263,33 @@ def rnn_gradients(
         assert np.allclose(gradient.wx, expected.wx, atol=1e-5)
         assert np.allclose(gradient.wh, expected.wh, atol=1e-5)
     """
-    wx, wh, b = _float64(params)
     run = _run(params, x, h0, options)
-    x = np.asarray(x, np.float64)
+    given = (g_last, run.last), (g_a, run.a), (g_h, run.h)
+    g = [np.broadcast_to(np.asarray(by, np.float64), of.shape) for by, of in given]
+    dparams, dx, dh0, dreset_to, dleak = _back_in_time(params, x, h0, options, run, *g)
+    by_h0 = dh0 if h0 is None else _summed_to(np.shape(h0), dh0)
+    by_others = (
+        None if array is None else _summed_to(np.shape(array), g)
+        for array, g in ((options.get("reset_to"), dreset_to), (options.get("leak"), dleak))
+    )
+    return Gradients(dparams, dx, by_h0, *by_others)
+
+
+def _back_in_time(
+    params: RNNParams[Any],
+    x: Any,
+    h0: Any,
+    options: Options,
+    run: Any,
+    g_last: Any,
+    g_a: Any,
+    g_h: Any,
+) -> Any:
+    """The gradients by the parameters, `x`, the states before the first step, resets and leaks."""
+    (wx, wh, b), x = _float64(params), np.asarray(x, np.float64)
     activation, rate = _functions(options)
     steps, lengths, resets = _steps(x, h0, options)
     leak = _full_leak(run.a.shape, options)
-    g_last = np.broadcast_to(np.asarray(g_last, np.float64), run.last.shape)
-    g_a = np.broadcast_to(np.asarray(g_a, np.float64), run.a.shape)
-    g_h = np.broadcast_to(np.asarray(g_h, np.float64), run.h.shape)
 
     dwx = None if wx is None else np.zeros_like(wx)
     dwh, db, dx, dleak = (np.zeros_like(array) for array in (wh, b, x, run.a))
@@ -298,13 +316,8 @@ def rnn_gradients(
                 gh_later = np.zeros_like(gh_later)
         dh0[i] += gh_later
 
-    dparams: Any = RNNParams(dwx, dwh, None if params.b is None else db)
-    by_h0 = dh0 if h0 is None else _summed_to(np.shape(h0), dh0)
-    by_others = (
-        None if array is None else _summed_to(np.shape(array), g)
-        for array, g in ((options.get("reset_to"), dreset_to), (options.get("leak"), dleak))
-    )
-    return Gradients(dparams, dx, by_h0, *by_others)
+    dparams = RNNParams(dwx, dwh, None if params.b is None else db)
+    return dparams, dx, dh0, dreset_to, dleak
 
 
 def _times(derivative: ArrayLike, gh: FloatArray) -> FloatArray:
