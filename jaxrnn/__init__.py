@@ -1,4 +1,15 @@
-"""The vanilla (Elman) recurrent network as pure JAX functions."""
+"""The vanilla (Elman) recurrent network as pure JAX functions.
+
+    init_params(key, n_features, n_nodes, **LEARNABLE)   parameters to train, an RNNParams
+    rnn_forward(params, x)                               the last state
+    rnn_states(params, x)                                every state
+    rnn_step(params, h, x_t)                             the state one step on
+    init_stacked(key, n_features, n_nodes)               the parameters of layers
+    rnn_stacked(layers, x)                               the states of a network of layers
+    rnn_bidirectional((forward, backward), x)            those of a layer in both directions
+
+`x` is `(*batch, n_steps, n_features)`. `help(jaxrnn.rnn_forward)` has the equation and the options.
+"""
 
 from jaxrnn.forward import rnn_forward, rnn_states, rnn_step
 from jaxrnn.layers import LayerStates, init_stacked, rnn_bidirectional, rnn_stacked

@@ -248,11 +248,11 @@ def total(options: Any, *args: Any) -> Any:
     return sum(i * curved(each) for i, each in enumerate(every_value(*args, **options), start=1))
 
 
-# Every mode and order, which takes minutes. By default they are those of the plans whose rules
-# differ most, and one of each other plan; with HYPOTHESIS_PROFILE=long all.
+# Every mode and order, which takes minutes. By default they are those of one plan, and one of each
+# other plan; with HYPOTHESIS_PROFILE=long all.
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
-FULL = BY_RULE if IS_LONG else ["one sequence", "small, prime steps, leak", "large on a TPU"]
+FULL = BY_RULE if IS_LONG else ["small, prime steps, leak"]
 HIGHER = [way for way in WAYS if way != "value and gradient"]
 # Not by forward mode alone, which takes a direction for each step, of which the long have many.
 QUICK = ("forward over reverse", "reverse over forward")
