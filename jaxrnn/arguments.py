@@ -1,4 +1,4 @@
-"""Checks of arguments, made while a call is traced: a compiled call pays nothing for them."""
+"""Checks of arguments, made while a call is traced; those of options in each call that has any."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,10 +14,9 @@ from jaxrnn.errors import noting, require
 from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.run import Function, Run, Steps, zero_where
 
-# Of each option that is no array its type, and the least that a number may be.
+# Of each option that is no array its type.
 STATIC: dict[str, Any] = {"activation": Callable, "rate": Callable | None, "reverse": bool}
 STATIC |= {"checkpoint_every": int | None, "unroll": int | bool | None, "dropout": Real}
-LEAST = {"checkpoint_every": 1, "unroll": 0}
 
 # Arrays that may be None.
 OPTIONAL = ("h0", "reset_to", "leak", "params.wx", "params.b")
@@ -33,34 +32,30 @@ def check_static(options: Mapping[str, Any]) -> None:
         fits = isinstance(value, kind) and (not isinstance(value, bool) or "bool" in str(kind))
         expected = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
         require(fits, name, expected, value)
-        if value is not None and name in LEAST:
-            require(value >= LEAST[name], name, f"at least {LEAST[name]}", value, ValueError)
 
 
 def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, Run]:
     """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
-    resets, reset_to = options["resets"], options["reset_to"]
+    resets, reset_to, leak = options["resets"], options["reset_to"], options["leak"]
     if reset_to is not None and resets is None:
         raise ValueError("reset_to is given without resets, which say where it is used")
     if resets is not None and h0 is not None and reset_to is None:
         raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
-    floats = {"x": x, "h0": h0, "reset_to": reset_to, "leak": options["leak"]}
-    params, (x, h0, reset_to, leak) = promote(params, **floats)
+    params, (x, h0, reset_to, leak) = promote(params, x=x, h0=h0, reset_to=reset_to, leak=leak)
     _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
-    _check_symbolic(x, options)
+    is_cut = options["unroll"] not in (None, 1) or options["checkpoint_every"] is not None
+    if is_cut and not isinstance(x.shape[-2], int):
+        where = f"with a symbolic n_steps, as of x with shape {x.shape}"
+        raise ValueError(f"unroll must be None or 1, and checkpoint_every must be None, {where}")
     is_padding = None if options["lengths"] is None else _as_padding(options["lengths"], x)
     is_reset = None if resets is None else _as_resets(resets, x)
     h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
     leak_of_steps, leak = _as_leaks(leak, params, x)
     steps = Steps(x, leak_of_steps, is_reset, is_padding)
     run = Run(steps, h0, None if resets is None else reset_to, leak)
-    params, run = _alike(params, run)
-    # Once it is shared: else the gradient of one state of all sequences would be gathered.
-    by = jax.typeof(run.steps.x).sharding
-    shape, by = (*x.shape[:-2], *run.h0.shape[-1:]), by.update(spec=by.spec[:-1])
-    run = run._replace(h0=jnp.broadcast_to(run.h0, shape, out_sharding=by))
+    params, run = _alike(params, run, x.shape[:-2])
     check_functions(options["activation"], options["rate"], run.h0)
-    return params, run if is_padding is None else _without_padding(run)
+    return params, run if is_padding is None else _zero_padding(run)
 
 
 def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, Run]:
@@ -70,10 +65,9 @@ def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, R
     _check_last_axis("h", h, "(*batch, n_nodes)", params._replace(wx=None), n_axes=1)
     with noting(f"in the batch axes of h, of shape {h.shape}, and of x_t, of shape {x_t.shape}"):
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
-    _check_broadcasts("leak", leak, (*batch, h.shape[-1]), "(*batch, n_nodes)")
-    arrays = h, x_t, leak
-    h, x_t, leak = jax.tree.map(lambda array: broadcast_to_rank(array, len(batch) + 1), arrays)
-    return _alike(params, Run(Steps(x_t[..., None, :], None, None, None), h, None, leak))
+    h, x_t = (broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
+    leak = _broadcasting("leak", leak, (*batch, h.shape[-1]), "(*batch, n_nodes)")
+    return _alike(params, Run(Steps(x_t, None, None, None), h, None, leak), batch)
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
@@ -93,7 +87,7 @@ def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
 
 def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
     expected = f"an array of {of}"
-    is_list = isinstance(value, list | tuple)  # JAX refuses them too
+    is_list = isinstance(value, list | tuple)  # as `jnp.sum` does
     require(not is_list, name, f"{expected} (jnp.asarray makes one)", value)
     with noting(f"{name} must be {expected}"):
         array = jnp.asarray(value)
@@ -105,19 +99,18 @@ def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers")
 def _as_state(name: str, state: Any, params: Params, x: jax.Array) -> jax.Array:
     """A state of each sequence, or one of all with an entry in the axes of the batch."""
     shape = (*x.shape[:-2], params.wh.shape[0])
-    _check_broadcasts(name, state, shape, "(*batch, n_nodes)")
     state = jnp.zeros((), x.dtype) if state is None else state
-    return broadcast_to_rank(jnp.broadcast_to(state, (*state.shape[:-1], shape[-1])), len(shape))
+    state = _broadcasting(name, state, shape, "(*batch, n_nodes)")
+    return jnp.broadcast_to(state, (*state.shape[:-1], shape[-1]))
 
 
 def _as_leaks(leak: Any, params: Params, x: jax.Array) -> tuple[Any, Any]:
     """A leak of each step or one of all steps, the other None."""
     shape = (*x.shape[:-1], params.wh.shape[0])
-    _check_broadcasts("leak", leak, shape, "(*batch, n_steps, n_nodes)")
-    if leak is None:
-        return None, None
-    leak = broadcast_to_rank(leak, x.ndim)
-    return (leak, None) if leak.shape[-2] == x.shape[-2] else (None, leak[..., 0, :])
+    leak = _broadcasting("leak", leak, shape, "(*batch, n_steps, n_nodes)")
+    if leak is None or leak.shape[-2] == x.shape[-2]:
+        return leak, None
+    return None, leak[..., 0, :]
 
 
 def _as_padding(lengths: Any, x: jax.Array) -> jax.Array:
@@ -126,7 +119,7 @@ def _as_padding(lengths: Any, x: jax.Array) -> jax.Array:
     _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
-    t = jnp.expand_dims(jnp.arange(x.shape[-2], dtype=array.dtype), range(array.ndim))
+    t = broadcast_to_rank(jnp.arange(x.shape[-2], dtype=array.dtype), x.ndim - 1)
     return (t >= array[..., None])[..., None]
 
 
@@ -136,8 +129,8 @@ def _as_resets(resets: Any, x: jax.Array) -> jax.Array:
     return array[..., None]
 
 
-def _without_padding(run: Run) -> Run:
-    """With zeros in the padding of inputs, and of leaks that sequences or steps have of their own.
+def _zero_padding(run: Run) -> Run:
+    """Put zeros in the padding of inputs, and of leaks that sequences or steps have of their own.
 
     NaN there would reach gradients by 0 * NaN, and `jax.debug_nans` in what is kept for them.
     """
@@ -149,17 +142,16 @@ def _without_padding(run: Run) -> Run:
     return run._replace(steps=steps)
 
 
-def _alike(params: Params, run: Run) -> tuple[Params, Run]:
-    """With all arrays of the run shared among devices in one way.
+def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Run]:
+    """With all arrays of the run shared among devices in one way, and a state of each sequence.
 
     A mesh may share the batch by an explicit axis, which is part of an array's type. JAX refuses to
     select from arrays that are shared in different ways. Inside `jax.shard_map` an array varies
     over axes of the mesh or is the same along them, and the carry of a loop must vary as its
     results do.
     """
-    n_batch, types = run.h0.ndim - 1, [jax.typeof(leaf) for leaf in jax.tree.leaves(run)]
-    batch = jnp.broadcast_shapes(*(each.shape[:n_batch] for each in types))
-    of_axes = zip(*(each.sharding.spec[:n_batch] for each in types), strict=True)
+    shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(run)]
+    of_axes = zip(*(each.spec[: len(batch)] for each in shardings), strict=True)
     spec: Any = [next(filter(None, names), None) for names in of_axes]
 
     def share(array: jax.Array) -> Any:
@@ -176,25 +168,20 @@ def _alike(params: Params, run: Run) -> tuple[Params, Run]:
         new = over - jax.typeof(array).manual_axis_type.varying
         return jax.lax.pcast(array, tuple(new), to="varying")
 
-    return jax.tree.map(vary, arrays)  # type: ignore[no-any-return]
+    params, run = jax.tree.map(vary, arrays)
+    # Only now: broadcast before it is shared, the gradient of one state would be gathered.
+    shape, by = (*batch, run.h0.shape[-1]), jax.typeof(run.steps.x).sharding
+    by = by.update(spec=PartitionSpec(*spec, None))
+    return params, run._replace(h0=jnp.broadcast_to(run.h0, shape, out_sharding=by))
 
 
-def _check_broadcasts(name: str, array: Any, shape: tuple[int, ...], axes: str) -> None:
-    """Require a shape that broadcasts to another; None does."""
+def _broadcasting(name: str, array: Any, shape: tuple[int, ...], axes: str) -> Any:
+    """With the rank of a shape to which it must broadcast; None stays None."""
     own = getattr(array, "shape", ())
     pairs = zip(reversed(own), reversed(shape), strict=False)
     fits = len(own) <= len(shape) and all(size in (1, full) for size, full in pairs)
     require(fits, name, f"broadcastable to {axes} = {shape}", array, ValueError)
-
-
-def _check_symbolic(x: jax.Array, options: Any) -> None:
-    """Refuse what a symbolic number of steps does not allow."""
-    if not isinstance(x.shape[-2], int):
-        of_x = f"with a symbolic n_steps, as of x with shape {x.shape}"
-        allowed = {"unroll": (None, 1), "checkpoint_every": (None,)}
-        for name, values in allowed.items():
-            expected = f"{' or '.join(map(str, values))} {of_x}"
-            require(options[name] in values, name, expected, options[name], ValueError)
+    return None if array is None else broadcast_to_rank(array, len(shape))
 
 
 def check_params(params: Params, name: str = "params") -> None:
@@ -203,13 +190,12 @@ def check_params(params: Params, name: str = "params") -> None:
     is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
     expected = "of shape (n_nodes, n_nodes) (jax.vmap maps over a stack of parameter sets)"
     require(is_square, f"{name}.wh", expected, wh, ValueError)
-    n_nodes, fit = wh.shape[0], f"{name}.wh of shape {wh.shape}"
+    fit = f"{name}.wh of shape {wh.shape}"
     if wx is not None:
-        fits = wx.ndim == 2 and wx.shape[1] == n_nodes
         expected = f"of shape (n_features, n_nodes) to fit {fit}"
-        require(fits, f"{name}.wx", expected, wx, ValueError)
+        require(wx.shape[1:] == wh.shape[1:], f"{name}.wx", expected, wx, ValueError)
     if b is not None:
-        _check_shape(f"{name}.b", b, "(n_nodes,)", (n_nodes,), fit)
+        _check_shape(f"{name}.b", b, "(n_nodes,)", wh.shape[1:], fit)
 
 
 def _check_shape(name: str, array: Any, axes: str, shape: tuple[int, ...], fit: str) -> None:
@@ -232,8 +218,8 @@ def check_functions(activation: Function, rate: Function | None, states: jax.Arr
     given = {"activation": activation} | ({} if rate is None else {"rate": rate})
     for name, function in given.items():
         with noting(f"in {name}, which JAX traces: write it with jax.numpy, not with NumPy"):
-            # In a lambda, as JAX needs weak references to what it traces. Not all callables have.
-            out = jax.eval_shape(lambda a: function(a), like)  # noqa: B023
+            # In a partial, as JAX needs weak references to what it traces. Not all callables have.
+            out = jax.eval_shape(partial(function), like)
         came = getattr(out, "shape", None), getattr(out, "dtype", None)
         expected = f"of the shape and dtype it is given, {like.dtype}{like.shape}"
         require(came == (like.shape, like.dtype), f"what {name} returns", expected, out)

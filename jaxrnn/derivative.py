@@ -10,15 +10,14 @@ Its transpose, which is what `jax.grad` runs, is backpropagation through time. F
 only the states are kept, and f(a_t) beside them where there is a leak: f'(a_t) is computed from
 f(a_t) again.
 
-All but the last term of da_t is known before the loop over the steps. So in most networks it is one
-product for each array of weights and each segment of the steps, and its transpose, which gives the
-gradients of the weights, is one too. To add up these gradients by segments is also more exact than
-one sum over all steps.
+All terms of da_t but the last are known before the loop over the steps. Most networks compute them
+for a segment of the steps at once, in one product for each array of weights. Its transpose, which
+gives the gradients of the weights, is then one product too. Sums by segments are also more exact
+than one sum over all steps.
 """
 
-import math
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,12 @@ def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajector
     dparams, drun = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
     plan = plan_derivative(plan, run, dparams, drun)
     wh = jax.lax.optimization_barrier(params.wh.T) if plan.as_sums else params.wh
-    return out, _tangents_of_run(_Rule(plan, params, run, out, dparams, drun, wh))
+    rule = _Rule(plan, params, run, out, dparams, drun, wh)
+    dh = jnp.zeros_like(run.h0) if drun.h0 is None else drun.h0
+    of_steps = jnp.arange(run.n_steps, dtype=jnp.int32), drun.steps.time_first()
+    size, segment = plan.segment or run.n_steps, partial(_tangents_of_segment, rule)
+    last, tangents = in_pieces(segment, dh, of_steps, run.n_steps, size, plan.reverse)
+    return out, Trajectory(last, *tangents)
 
 
 class _Rule(NamedTuple):
@@ -70,7 +74,7 @@ class _Rule(NamedTuple):
     wh: jax.Array
 
 
-def _from_inputs(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: Any) -> jax.Array:
+def _known_da(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: Any) -> jax.Array:
     """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several."""
     terms = [] if dx is None else [times_wx(rule.params, dx, product)]
     r = rates(rule.plan, rule.run.start_of(steps, h_tm1))
@@ -81,38 +85,36 @@ def _from_inputs(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: 
 
 def _times_wh(rule: _Rule, start: jax.Array, dstart: jax.Array) -> jax.Array:
     """`dr_{t-1} wh`."""
-    if rule.plan.rate is not None:
-        dstart = cast(Any, tangent_of(rule.plan.rate))(rates(rule.plan, start), dstart)
+    dr = tangent_of(rule.plan.rate)(rates(rule.plan, start), dstart)
     if not rule.plan.as_sums:
-        return dstart @ rule.wh
+        return dr @ rule.wh  # type: ignore[no-any-return]
     # Over the last axis, so that the transpose sums over the axis before the last, which XLA on
     # CPUs compiles to vector instructions (jax 0.12).
-    wh = jnp.expand_dims(rule.wh, range(dstart.ndim - 1))
-    return jnp.sum(dstart[..., None, :] * wh, axis=-1)
+    return jnp.sum(dr[..., None, :] * jax.lax.broadcast_to_rank(rule.wh, dr.ndim + 1), axis=-1)
 
 
 def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
-    """`dh_t`, and `da_t`, `dh_t` and the tangent of `f(a_t)`."""
+    """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
     t, dstep, da = inputs
     plan, run, out, drun = rule.plan, rule.run, rule.out, rule.drun
     step, h_tm1 = run.steps.at(t), _state_before(rule, t, t)
-    mask, leak_t, dleak_t = step.is_padding, run.leak_of(step), drun.leak_of(dstep)
+    is_padding, leak_t, dleak_t = step.is_padding, run.leak_of(step), drun.leak_of(dstep)
     dreset_to = jnp.zeros_like(dh_tm1) if drun.reset_to is None else drun.reset_to
     start, dstart = run.start_of(step, h_tm1), select(step.is_reset, dreset_to, dh_tm1)
     if da is None:
-        da = _from_inputs(rule, step, h_tm1, dstep.x, plan.product)
-    da = zero_where(mask, da + _times_wh(rule, start, dstart))
+        da = _known_da(rule, step, h_tm1, dstep.x, plan.product)
+    da = zero_where(is_padding, da + _times_wh(rule, start, dstart))
     if plan.as_sums:
         # The transpose makes several sums of da. Without the barrier each would compute the slopes
         # in it again (jax 0.12).
         da = jax.lax.optimization_barrier(da)
-    f = zero_where(mask, index(out.h if out.f is None else out.f, t))
-    dh = df = cast(Any, tangent_of(plan.activation))(f, da)
+    f = zero_where(is_padding, index(out.h if out.f is None else out.f, t))
+    dh = df = tangent_of(plan.activation)(f, da)
     if leak_t is not None:
         dh = mix(leak_t, df, dstart)
     if dleak_t is not None:
         dh = dh + dleak_t * (f - start)
-    dh = select(mask, dh_tm1, dh)
+    dh = select(is_padding, dh_tm1, dh)
     return dh, (da, dh, None if leak_t is None else df)
 
 
@@ -130,15 +132,15 @@ def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, inputs: Any) -> 
     da = None
     if rule.plan.at_once:
         # The checkpoint cuts the segment out again in the backward pass, in place of keeping it.
-        da = jax.checkpoint(partial(_from_inputs_of_segment, rule, size))(first, dsteps.x)
+        da = jax.checkpoint(partial(_known_of_segment, rule, size))(first, dsteps.x)
         dsteps = dsteps._replace(x=None)
     step = jax.checkpoint(partial(_tangents_of_step, rule), prevent_cse=False)
     loop = partial(jax.lax.scan, reverse=rule.plan.reverse, unroll=rule.plan.unroll)
     return loop(step, dh, (t, dsteps, da))
 
 
-def _from_inputs_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> jax.Array:
-    """`_from_inputs` of `size` steps from `first` on, in one product for each array of weights."""
+def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> jax.Array:
+    """`_known_da` of `size` steps from `first` on, in one product for each array of weights."""
     h, reverse = rule.out.h, rule.plan.reverse
     before = _state_before(rule, first, first + size - 1)[None]
     others = jax.lax.dynamic_slice_in_dim(h, first + 1 if reverse else first, size - 1)
@@ -146,23 +148,12 @@ def _from_inputs_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | 
     # time (jax 0.12).
     h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
     h_tm1 = jax.lax.optimization_barrier(h_tm1)
-    steps = rule.run.cut(first, size, rule.run.h0).steps.time_first()
+    steps = rule.run.steps.cut(first, size).time_first()
     product = jnp.matmul if rule.plan.shared else _product_of_rows
-    return _from_inputs(rule, steps, h_tm1, dx, product)
+    return _known_da(rule, steps, h_tm1, dx, product)
 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
     """`arrays @ weights`, of rows in one flat axis, which saves XLA on CPUs copies (jax 0.12)."""
-    n_rows = math.prod(arrays.shape[:-1])  # -1 would not do where there are no features
-    out = arrays.reshape(n_rows, arrays.shape[-1]) @ weights
+    out = jax.lax.collapse(arrays, 0, -1) @ weights
     return out.reshape(*arrays.shape[:-1], weights.shape[-1])
-
-
-def _tangents_of_run(rule: _Rule) -> Trajectory:
-    """The tangents of all results."""
-    run, drun = rule.run, rule.drun
-    dh = jnp.zeros_like(run.h0) if drun.h0 is None else drun.h0
-    of_steps = jnp.arange(run.n_steps, dtype=jnp.int32), drun.steps.time_first()
-    size, segment = rule.plan.segment or run.n_steps, partial(_tangents_of_segment, rule)
-    last, (a, h, f) = in_pieces(segment, dh, of_steps, run.n_steps, size, rule.plan.reverse)
-    return Trajectory(last, a, h, f)

@@ -1,4 +1,4 @@
-"""How errors of arguments are raised: each says `NAME must be EXPECTED, but is CAME`."""
+"""How errors of arguments are raised: most say `NAME must be EXPECTED, but is CAME`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-LONGEST = 120  # characters of what came that a message shows
-
 
 def require(ok: bool, name: str, expected: str, came: Any, error: Any = TypeError) -> None:
     """Refuse an argument, by what was expected of it and what came, unless it is as expected."""
     if not ok:
-        said = _describe(came)
-        said = said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
-        raise error(f"{name} must be {expected}, but is {said}")
+        raise error(f"{name} must be {expected}, but is {_describe(came):.120}")
 
 
 @contextmanager
@@ -29,7 +25,7 @@ def noting(note: str) -> Iterator[None]:
 
 
 def _describe(value: Any) -> str:
-    """Describe an array by shape and dtype, what holds arrays by its length, others by repr."""
+    """Arrays by shape and dtype, dicts by keys, lists of these in short, others by repr."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"of shape {value.shape} and dtype {value.dtype}"
     nested: Any = jax.Array | np.ndarray | list | tuple

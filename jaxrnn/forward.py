@@ -128,7 +128,7 @@ def rnn_step(
     """
     params, run = prepare_step(params, h, x_t, leak)
     check_functions(activation, rate, run.h0)
-    _, _, h = cell(Plan(activation, rate), params, run, run.h0, run.steps.at(jnp.int32(0)))
+    _, _, h = cell(Plan(activation, rate), params, run, run.h0, run.steps)
     return cast(jax.Array, h)
 
 
@@ -169,9 +169,9 @@ def rnn_forward(
         padding its value, NaN included, reaches nothing. None is 1.
       lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps. What comes
         after them in `x` is padding. In the padding the state stays as it is, and nothing that the
-        padding contains, NaN included, reaches a value or a gradient. Length 0 gives `h0`. A Python
-        or NumPy length out of range is an error. The lengths in a JAX array, traced or not, are not
-        checked: one out of range counts as the nearest in range.
+        padding contains, NaN included, reaches a value or a gradient. Length 0 gives `h0`. A length
+        out of range is an error if it is a Python number, or in a NumPy array. The lengths in a JAX
+        array, traced or not, are not checked: one out of range counts as the nearest in range.
       resets: bool `(*batch, n_steps)`. Where true, the state is set to `reset_to` before that step,
         as at the beginning of a sequence that is packed behind another. Resets in the padding do
         nothing.
@@ -199,7 +199,8 @@ def rnn_forward(
     Raises:
       TypeError: `params` is not an `RNNParams`, an array does not hold real numbers, `activation`
         or `rate` is not callable or changes shape or dtype, `lengths` are not integers or `resets`
-        not bool, `reverse` is not a bool, `checkpoint_every` is no integer, or `unroll` neither.
+        not bool, `reverse` is not a bool, `checkpoint_every` is not an integer, or `unroll` is
+        neither an integer nor a bool.
       ValueError: shapes do not fit each other, a Python or NumPy length is out of range,
         `checkpoint_every` is less than 1 or given with a symbolic n_steps, `unroll` is less than
         0 or unrolls a symbolic n_steps, `reset_to` is given without `resets`, or `resets` and

@@ -99,8 +99,8 @@ def init_params(
 
     To train the network, draw it with `**LEARNABLE`: `glorot_uniform()` for `wx`, `orthogonal()`
     for `wh` and `zeros` for `b`, all of `jax.nn.initializers`. The defaults are those of the
-    teaching notebook whose NumPy class `SimpleRNN` jaxrnn began as a JAX version of: weights
-    `0.01 * randn`, biases of one. A network drawn with them hardly remembers its inputs.
+    teaching notebook that jaxrnn grew from (class `SimpleRNN`): weights `0.01 * randn`, biases of
+    one. A network drawn with them hardly remembers its inputs.
 
     `LEARNABLE` is a mapping that cannot be changed. `LEARNABLE | {"b_init": None}` is a dictionary
     like it with another entry.
@@ -141,19 +141,18 @@ def init_params(
         ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
         assert ensemble.wx.shape == (8, 3, 16)
     """
-    n_nodes = as_size("n_nodes", n_nodes, least=1)
+    n_nodes = _as_size("n_nodes", n_nodes, least=1)
     require(not isinstance(dtype, jax.Array | None), "dtype", "a floating type", dtype)
     with noting("dtype must be a floating type"):
         of_jax = jnp.zeros((), dtype).dtype
     require(jnp.issubdtype(of_jax, jnp.floating), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
-    wx = b = None
+    wx = None
     if n_features is not None:
-        shape = as_size("n_features", n_features, least=0), n_nodes
+        shape = _as_size("n_features", n_features, least=0), n_nodes
         wx = _draw("wx_init", wx_init, wx_key, shape, of_jax)
     wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), of_jax)
-    if b_init is not None:
-        b = _draw("b_init", b_init, b_key, (n_nodes,), of_jax)
+    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), of_jax)
     return RNNParams(wx, wh, b)
 
 
@@ -168,8 +167,8 @@ def is_real(dtype: Any) -> bool:
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
-def as_size(name: str, size: Any, least: int) -> int:
-    """Make a Python integer, which does not overflow."""
+def _as_size(name: str, size: Any, least: int) -> int:
+    """A Python integer in range."""
     with noting(f"{name} must be an integer"):
         size = operator.index(size)
     require(least <= size <= LARGEST, name, f"from {least} to {LARGEST}", size, ValueError)

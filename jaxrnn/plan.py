@@ -25,8 +25,9 @@ FEW_MULTIPLICATIONS = 4096
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
 
-# A single sequence of fewer steps has no segments, which would take up to 13 % more time (jax
-# 0.12). Over more steps they cost nothing, and sums over all steps would err by 40 epsilons.
+# Fewer steps of a single sequence, or by the bias or the state alone, have no segments, which would
+# take up to 13 % more time (jax 0.12). Over more steps they cost nothing, and sums over all steps
+# would err by 40 epsilons.
 MANY_STEPS = 4096
 
 # XLA launches the kernels of so many steps together on GPUs (jax 0.11).
@@ -46,12 +47,13 @@ class Plan(NamedTuple):
       by_rule: whether the derivative is the rule of `derivative.py`, in place of JAX's own.
       as_sums: whether the products of a step are computed as sums.
       inputs_first: whether `x wx + b` of all steps is computed before the loop.
-      in_place: whether the loop reads each step where it is, not from a copy with time first. To
-        JAX's own derivative, to read one step has the size of all steps.
-      segment: how many steps the rule computes again from one state that it keeps; None is all.
+      in_place: whether the loop reads each step where it is, not from a copy with time first. Only
+        with the rule: JAX's own transpose of such a read is an array of all steps.
+      segment: how many steps the rule takes together, in sums and in products; None is all.
       at_once: whether the rule multiplies the inputs and states of a segment by the tangents of
         their weights in one product, not step by step.
-      shared: whether devices may each hold a part of the batch, and XLA communicates between them.
+      shared: whether devices may each hold a part of the batch, and XLA communicates between them,
+        which it does not inside `jax.shard_map`; False where it changes nothing.
     """
 
     activation: Function = jnp.tanh
@@ -80,26 +82,26 @@ def plan_for(params: Params, run: Run, options: Any) -> Plan:
     unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
     unroll = unroll if options["unroll"] is None else options["unroll"]
     plan = Plan(options["activation"], options["rate"], options["reverse"], unroll)
-    functions = (plan.activation, plan.rate)
-    if any(each is not None and tangent_of(each) is None for each in functions):
+    if None in (tangent_of(plan.activation), tangent_of(plan.rate)):
         return plan
-    specs = jax.typeof(run.h0).sharding.spec
-    sizes = enumerate(zip(run.h0.shape[:-1], specs, strict=False))
-    plan = plan._replace(squeezed=tuple(axis for axis, each in sizes if each == (1, None)))
+    sharding = jax.typeof(run.steps.x).sharding
+    axes = enumerate(zip(run.h0.shape[:-1], sharding.spec, strict=False))
+    plan = plan._replace(squeezed=tuple(axis for axis, each in axes if each == (1, None)))
     is_single = len(plan.squeezed) == run.h0.ndim - 1
     is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
     has_leak = run.leak is not None or run.steps.leak is not None
     if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
         return plan
     as_sums = not is_single and _is_small(params, run)
-    plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single)
-    # On accelerators what counts is how few kernels a step launches, also of one sequence.
+    # On accelerators a step costs what it launches, even for one sequence.
     inputs_first = backend != "cpu" and not as_sums
-    # Devices add up the gradients of the weights in each segment, so there is one.
-    shared = not is_short and _may_be_shared(run.steps.x)
+    # Devices would add up the gradients of the weights once a segment, so there is one segment.
+    may_be_shared = any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
+    shared = not is_short and may_be_shared
     at_once = shared or not (is_symbolic or as_sums or (is_single and backend == "cpu"))
-    plan = plan._replace(inputs_first=inputs_first, at_once=at_once, shared=shared)
-    return plan._replace(segment=None if is_short or shared else near_root(n_steps))
+    segment = None if is_short or shared else near_root(n_steps)
+    plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single, segment=segment)
+    return plan._replace(inputs_first=inputs_first, at_once=at_once, shared=shared)
 
 
 def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
@@ -108,8 +110,8 @@ def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. Then sums are slower than products, and there is nothing to multiply at once.
-    is_short = plan.segment is None or run.n_steps < MANY_STEPS
-    segment = None if is_short else plan.segment
+    has_one = plan.segment is None or run.n_steps < MANY_STEPS
+    segment = None if has_one else plan.segment
     return plan._replace(as_sums=False, at_once=False, segment=segment)
 
 
@@ -117,38 +119,28 @@ def _is_small(params: Params, run: Run) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_weights = params.wh.size + (0 if params.wx is None else params.wx.size)
     n = math.prod(run.h0.shape[:-1]) * n_weights  # it may be symbolic
-    is_exact = run.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
-    return isinstance(n, int) and n <= FEW_MULTIPLICATIONS and is_exact
-
-
-def _may_be_shared(array: jax.Array) -> bool:
-    """Whether its type says that devices may each hold a part, and XLA communicates between them.
-
-    Inside `jax.shard_map` each device has an array of its own.
-    """
-    sharding = jax.typeof(array).sharding
-    return any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
+    is_wide = run.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
+    return isinstance(n, int) and n <= FEW_MULTIPLICATIONS and is_wide
 
 
 def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     """`array @ weights`, without a call of a library."""
-    weights = jnp.expand_dims(weights, range(array.ndim - 1))
-    return jnp.sum(array[..., None] * weights, axis=-2)
+    return jnp.sum(array[..., None] * jax.lax.broadcast_to_rank(weights, array.ndim + 1), axis=-2)
 
 
 def near_root(n_steps: int) -> int:
-    """About the square root of the number of steps, and best a divisor of it.
+    """About the square root of the number of steps, and a divisor of it if one is near.
 
-    That many steps in a segment keep least.
+    Then sums within segments, and sums over segments, have equally few terms, and err least.
     """
     root = math.isqrt(n_steps)
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
-    divisors = [size for size in near if n_steps % size == 0]
+    divisors = (size for size in near if n_steps % size == 0)
     return min(divisors, key=lambda size: abs(size - root), default=root)
 
 
 def mesh_of(arguments: Any) -> Any:
-    """The mesh of explicit axes that arguments are on, where none is set; else None.
+    """The explicit mesh of the arguments; None if there is none, or if one is set.
 
     Without it, the constants of the loops, their tangents and their batched forms would get
     shardings that do not fit those of the arguments.

@@ -53,7 +53,7 @@ class Trajectory(NamedTuple):
       last: the state after the last step that is run, `(*batch, n_nodes)`.
       a: the pre-activations `a_t`, `(n_steps, *batch, n_nodes)`.
       h: the states after the steps, `h_t`, the same shape.
-      f: the activations `f(a_t)`, the same shape; None where there is no leak, as then `h` is.
+      f: the activations `f(a_t)`, the same shape. None without a leak: then `h` is `f(a)`.
     """
 
     last: jax.Array
@@ -69,7 +69,7 @@ class Trajectory(NamedTuple):
 def cell(plan: Plan, params: Params, run: Run, start: jax.Array, step: Steps) -> Any:
     """One step from the state `start`: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
     leak_t, r = run.leak_of(step), rates(plan, start)
-    # Zero in the padding. A rate, or the slope of an activation, may be infinite: 0 * inf is NaN.
+    # Zero in the padding: with an infinite rate or slope of an activation, 0 * inf would be NaN.
     r = r if plan.rate is None else zero_where(step.is_padding, r)
     a = times_wx(params, step.x, plan.product) + plan.product(r, params.wh)
     a = zero_where(step.is_padding, add_bias(a, params.b))
@@ -84,17 +84,14 @@ def run_loop(plan: Plan, params: Params, run: Run) -> Trajectory:
         steps = steps._replace(x=add_bias(times_wx(params, steps.x), params.b))
         params = RNNParams(None, params.wh, None)
 
-    def advance(h_tm1: jax.Array, step: Steps) -> tuple[jax.Array, Any]:
+    def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
+        step = steps.at(now) if plan.in_place else now
         a, f, h = cell(plan, params, run, run.start_of(step, h_tm1), step)
         h = select(step.is_padding, h_tm1, h)
         return h, (a, h, None if run.leak_of(step) is None else f)
 
-    loop = partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
-    if plan.in_place:
-        t = jnp.arange(run.n_steps, dtype=jnp.int32)
-        last, out = loop(lambda h_tm1, t: advance(h_tm1, steps.at(t)), run.h0, t)
-    else:
-        last, out = loop(advance, run.h0, steps.time_first())
+    xs: Any = jnp.arange(run.n_steps, dtype=jnp.int32) if plan.in_place else steps.time_first()
+    last, out = jax.lax.scan(advance, run.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
     return Trajectory(last, *out)
 
 
@@ -112,8 +109,8 @@ def in_pieces(
     def run_pieces(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
         n, firsts = (end - start) // size, jnp.arange(start, end, size, dtype=jnp.int32)
         pieces = jax.tree.map(lambda a: a[start:end].reshape(n, size, *a.shape[1:]), of_steps)
-        run = partial(run_piece, size)
-        carry, out = jax.lax.scan(run, carry, (firsts, pieces), reverse=reverse)
+        piece = partial(run_piece, size)
+        carry, out = jax.lax.scan(piece, carry, (firsts, pieces), reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)
 
     n_left, out = n_steps % size, []
@@ -137,7 +134,7 @@ def times_wx(params: Params, x: jax.Array, product: Product = jnp.matmul) -> jax
 
 def add_bias(a: jax.Array, b: jax.Array | None) -> jax.Array:
     """`a + b`, where `b` has the last axis alone."""
-    return a if b is None else a + jnp.expand_dims(b, range(a.ndim - 1))
+    return a if b is None else a + jax.lax.broadcast_to_rank(b, a.ndim)
 
 
 def mix(leak: jax.Array, f: jax.Array, h: jax.Array) -> jax.Array:

@@ -53,6 +53,11 @@ class Steps(NamedTuple):
         """A copy with the axis of steps in front."""
         return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self))
 
+    def cut(self, first: Any, size: int) -> "Steps":
+        """The `size` steps from step `first` on."""
+        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=size, axis=-2)
+        return Steps(*jax.tree.map(partial(cut, allow_negative_indices=False), self))
+
 
 class Run(NamedTuple):
     """The arrays of one run. They are checked, and of one dtype.
@@ -60,7 +65,8 @@ class Run(NamedTuple):
     Attributes:
       steps: what each step takes.
       h0: the states before the first step, `(*batch, n_nodes)`.
-      reset_to: the states that resets go back to, the same shape; None where there are no resets.
+      reset_to: the states that resets go back to, the same shape, where axes of the batch may have
+        one entry; None where there are no resets.
       leak: the leak of all steps, the same shape, where axes may have one entry; None where steps
         have their own, or where there is none.
     """
@@ -83,19 +89,12 @@ class Run(NamedTuple):
         """The state that a step starts from, zero in the padding; also of several steps."""
         return zero_where(step.is_padding, select(step.is_reset, self.reset_to, h_tm1))
 
-    def cut(self, first: Any, size: int, h0: jax.Array) -> "Run":
-        """The run of `size` steps from step `first` on, which starts from other states."""
-        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=size, axis=-2)
-        cut = partial(cut, allow_negative_indices=False)
-        return self._replace(steps=jax.tree.map(cut, self.steps), h0=h0)
-
 
 def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
     """`chosen`, which may lack first axes, where a mask is true, else `otherwise`."""
     if where is None:
         return otherwise
-    chosen = jnp.expand_dims(chosen, range(otherwise.ndim - chosen.ndim))
-    return jnp.where(where, chosen, otherwise)
+    return jnp.where(where, jax.lax.broadcast_to_rank(chosen, otherwise.ndim), otherwise)
 
 
 def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:

@@ -63,6 +63,17 @@ def test_a_step_broadcasts_states_against_inputs() -> None:
         assert_close(every[i, j], rnn_step(PARAMS, h[i, 0], x_t[j]), 1e-6)
 
 
+def test_a_step_from_one_state_has_a_value_of_each_sequence() -> None:
+    """In an activation or a rate, as in all functions."""
+    h, x_t, gains = numbers((4,), (5, 3), (5, 4), seed=2)
+    with jax.enable_x64(True):
+        step = partial(rnn_step, PARAMS, h)
+        actual = step(x_t, activation=partial(jnp.multiply, gains), rate=partial(jnp.add, gains))
+        for i, g in enumerate(gains):
+            of_one = {"activation": partial(jnp.multiply, g), "rate": partial(jnp.add, g)}
+            assert_close(actual[i], step(x_t[i], **of_one), 1e-12)
+
+
 def test_a_symbolic_number_of_steps_is_neither_unrolled_nor_cut() -> None:
     (n_steps,) = jax.export.symbolic_shape("n_steps")
     x: Any = jax.ShapeDtypeStruct((n_steps, 3), jnp.float32)
