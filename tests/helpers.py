@@ -1,5 +1,6 @@
 """What several test modules share: numbers, comparisons, cases, and the README's text."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,9 @@ import pytest
 
 from jaxrnn import RNNParams, rnn_stacked, running
 from jaxrnn.testing import oracle
+
+# Whether all cases are run, also those that take minutes.
+IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
 # Numbers
 

@@ -1,6 +1,5 @@
 """The tests of `test_devices.py`, which runs this file in a process with four devices."""
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
@@ -25,10 +24,9 @@ from jaxrnn import (
     rnn_step,
 )
 from tests.compiled import COLLECTIVES, communication, communication_in_loops
-from tests.helpers import assert_close
+from tests.helpers import IS_LONG, assert_close
 
-# By default there is one of each kind of case, and all of them with HYPOTHESIS_PROFILE=long.
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+# By default there is one of each kind of case, and all of them if IS_LONG.
 
 SETS, BATCH = P("sets"), P("batch")
 X = jax.random.normal(jax.random.key(1), (8, 7, 3))

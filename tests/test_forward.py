@@ -56,22 +56,18 @@ def test_steps_one_by_one_are_the_states(leak: Any) -> None:
 
 
 def test_a_step_broadcasts_states_against_inputs() -> None:
-    h, x_t = (array.astype(np.float32) for array in numbers((5, 1, 4), (3, 3), seed=1))
-    every = np.asarray(rnn_step(PARAMS, h, x_t))
+    """Its functions may have a value of each sequence."""
+    h, x_t, gains = (a.astype(np.float32) for a in numbers((5, 1, 4), (3, 3), (5, 3, 4), seed=1))
+
+    def step(h: Any, x_t: Any, gains: Any) -> Any:
+        return rnn_step(
+            PARAMS, h, x_t, activation=partial(jnp.multiply, gains), rate=partial(jnp.add, gains)
+        )
+
+    every = np.asarray(step(h, x_t, gains))
     assert every.shape == (5, 3, 4)
     for i, j in np.ndindex(5, 3):
-        assert_close(every[i, j], rnn_step(PARAMS, h[i, 0], x_t[j]), 1e-6)
-
-
-def test_a_step_from_one_state_has_a_value_of_each_sequence() -> None:
-    """In an activation or a rate, as in all functions."""
-    h, x_t, gains = numbers((4,), (5, 3), (5, 4), seed=2)
-    with jax.enable_x64(True):
-        step = partial(rnn_step, PARAMS, h)
-        actual = step(x_t, activation=partial(jnp.multiply, gains), rate=partial(jnp.add, gains))
-        for i, g in enumerate(gains):
-            of_one = {"activation": partial(jnp.multiply, g), "rate": partial(jnp.add, g)}
-            assert_close(actual[i], step(x_t[i], **of_one), 1e-12)
+        assert_close(every[i, j], step(h[i, 0], x_t[j], gains[i, j]), 1e-6)
 
 
 def test_a_symbolic_number_of_steps_is_neither_unrolled_nor_cut() -> None:

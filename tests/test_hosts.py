@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from tests import on_hosts
-from tests.helpers import assert_close
-
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+from tests.helpers import IS_LONG, assert_close
 
 
 def free_address() -> str:

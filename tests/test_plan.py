@@ -3,7 +3,6 @@
 On accelerators a step has at most one matrix product.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from jaxrnn.plan import Plan, plan_derivative, plan_for
 from jaxrnn.run import DEFAULTS
 from jaxrnn.testing import oracle
 from tests.compiled import n_products, products_in_loops
-from tests.helpers import WAYS, assert_close, curved, every_value, numbers, own_tanh
+from tests.helpers import IS_LONG, WAYS, assert_close, curved, every_value, numbers, own_tanh
 
 
 class Row(NamedTuple):
@@ -250,7 +249,6 @@ def total(options: Any, *args: Any) -> Any:
 
 # Every mode and order, which takes minutes. By default they are those of one plan, and one of each
 # other plan; with HYPOTHESIS_PROFILE=long all.
-IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
 FULL = BY_RULE if IS_LONG else ["small, prime steps, leak"]
 HIGHER = [way for way in WAYS if way != "value and gradient"]
