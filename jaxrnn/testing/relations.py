@@ -540,6 +540,7 @@ def _for_cases(
         max_examples=max_examples,
         database=None,
         report_multiple_bugs=False,
+        print_blob=False,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
     )
