@@ -169,10 +169,13 @@ def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Ru
         return jax.lax.pcast(array, tuple(new), to="varying")
 
     params, run = jax.tree.map(vary, arrays)
-    # Only now: broadcast before it is shared, the gradient of one state would be gathered.
+    # Only now: broadcast before it is shared, the gradient of one state would be gathered. If it
+    # were not broadcast, the devices would add it up in every step.
     shape, by = (*batch, run.h0.shape[-1]), jax.typeof(run.steps.x).sharding
     by = by.update(spec=PartitionSpec(*spec, None))
-    return params, run._replace(h0=jnp.broadcast_to(run.h0, shape, out_sharding=by))
+    fill = partial(jnp.broadcast_to, shape=shape, out_sharding=by)
+    h0, reset_to = jax.tree.map(fill, (run.h0, run.reset_to))
+    return params, run._replace(h0=h0, reset_to=reset_to)
 
 
 def _broadcasting(name: str, array: Any, shape: tuple[int, ...], axes: str) -> Any:

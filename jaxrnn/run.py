@@ -65,8 +65,7 @@ class Run(NamedTuple):
     Attributes:
       steps: what each step takes.
       h0: the states before the first step, `(*batch, n_nodes)`.
-      reset_to: the states that resets go back to, the same shape, where axes of the batch may have
-        one entry; None where there are no resets.
+      reset_to: the states that resets go back to, the same shape; None where there are no resets.
       leak: the leak of all steps, the same shape, where axes may have one entry; None where steps
         have their own, or where there is none.
     """
