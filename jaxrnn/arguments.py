@@ -1,4 +1,4 @@
-"""Checks of arguments, made while a call is traced; those of options in each call that has any."""
+"""Checks of arguments. They run while a call is traced; those of static options, in each call."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,9 +14,10 @@ from jaxrnn.errors import noting, require
 from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.run import Function, Run, Steps, zero_where
 
-# Of each option that is no array its type.
+# Of each option that is no array its type, and the least that a number may be.
 STATIC: dict[str, Any] = {"activation": Callable, "rate": Callable | None, "reverse": bool}
 STATIC |= {"checkpoint_every": int | None, "unroll": int | bool | None, "dropout": Real}
+LEAST = {"checkpoint_every": 1, "unroll": 0}
 
 # Arrays that may be None.
 OPTIONAL = ("h0", "reset_to", "leak", "params.wx", "params.b")
@@ -32,6 +33,8 @@ def check_static(options: Mapping[str, Any]) -> None:
         fits = isinstance(value, kind) and (not isinstance(value, bool) or "bool" in str(kind))
         expected = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
         require(fits, name, expected, value)
+        if value is not None and name in LEAST:
+            require(value >= LEAST[name], name, f"at least {LEAST[name]}", value, ValueError)
 
 
 def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, Run]:
@@ -43,10 +46,11 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
         raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
     params, (x, h0, reset_to, leak) = promote(params, x=x, h0=h0, reset_to=reset_to, leak=leak)
     _check_last_axis("x", x, "(*batch, n_steps, n_features)", params, n_axes=2)
-    is_cut = options["unroll"] not in (None, 1) or options["checkpoint_every"] is not None
-    if is_cut and not isinstance(x.shape[-2], int):
+    if not isinstance(x.shape[-2], int):
+        unroll, every = options["unroll"], options["checkpoint_every"]
         where = f"with a symbolic n_steps, as of x with shape {x.shape}"
-        raise ValueError(f"unroll must be None or 1, and checkpoint_every must be None, {where}")
+        require(unroll in (None, 1), "unroll", f"None, 1 or False {where}", unroll, ValueError)
+        require(every is None, "checkpoint_every", f"None {where}", every, ValueError)
     is_padding = None if options["lengths"] is None else _as_padding(options["lengths"], x)
     is_reset = None if resets is None else _as_resets(resets, x)
     h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
@@ -87,7 +91,7 @@ def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
 
 def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
     expected = f"an array of {of}"
-    is_list = isinstance(value, list | tuple)  # as `jnp.sum` does
+    is_list = isinstance(value, list | tuple)  # which `jnp.sum` refuses too
     require(not is_list, name, f"{expected} (jnp.asarray makes one)", value)
     with noting(f"{name} must be {expected}"):
         array = jnp.asarray(value)

@@ -32,7 +32,7 @@ class Jitted(Protocol[P, R]):
 
 
 def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Jitted[P, R]:
-    """The function under `jax.jit`, with checks of what that would take wrongly without an error.
+    """The function under `jax.jit`, and checks of what `jax.jit` would misread without an error.
 
     `jax.jit` keeps what an activation or rate read when a call was traced. So it gets functions of
     JAX itself only, which read nothing. A call with any other is traced anew. Then its loop is

@@ -7,7 +7,6 @@ import jax
 
 from jaxrnn.arguments import prepare_run
 from jaxrnn.derivative import run_by_rule
-from jaxrnn.errors import require
 from jaxrnn.params import Params
 from jaxrnn.plan import plan_for
 from jaxrnn.recurrence import Trajectory, in_pieces, run_loop
@@ -25,7 +24,6 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     options = DEFAULTS | options  # an option that is not given has its default
     params, prepared = prepare_run(params, x, h0, options)
     n_steps, every = prepared.n_steps, options["checkpoint_every"]
-    require(every is None or every >= 1, "checkpoint_every", "at least 1", every, ValueError)
     if every is None or n_steps <= every:
         return run_steps(params, prepared, options)
 

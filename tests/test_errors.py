@@ -86,7 +86,7 @@ WRONG: dict[str, dict[str, Any]] = {
     r"TypeError: checkpoint_every must be of type int \| None, but is 2.0": {
         "checkpoint_every": 2.0
     },
-    "ValueError: `unroll` must be .* non-negative": {"unroll": -2},
+    "ValueError: unroll must be at least 0, but is -2": {"unroll": -2},
     r"TypeError: unroll must be of type int \| bool \| None, but is 1.5": {"unroll": 1.5},
 }
 

@@ -280,7 +280,7 @@ def _back_in_time(
     x: Any,
     h0: Any,
     options: Options,
-    run: Any,
+    run: _Run,
     g_last: Any,
     g_a: Any,
     g_h: Any,
