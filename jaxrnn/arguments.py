@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import broadcast_to_rank
 from jax.sharding import PartitionSpec
 
 from jaxrnn.errors import noting, require
-from jaxrnn.params import Params, RNNParams, is_real
+from jaxrnn.params import Params, RNNParams, an_rnn_params, is_real
 from jaxrnn.run import Function, Run, Steps, zero_where
 
 # Of each option that is no array its type, and the least that a number may be.
@@ -32,6 +33,8 @@ def check_static(options: Mapping[str, Any]) -> None:
         value, kind = options[name], STATIC[name]
         fits = isinstance(value, kind) and (not isinstance(value, bool) or "bool" in str(kind))
         expected = f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+        is_function = name in ("activation", "rate")
+        expected = "a function, such as jax.numpy.tanh" if is_function else expected
         require(fits, name, expected, value)
         if value is not None and name in LEAST:
             require(value >= LEAST[name], name, f"at least {LEAST[name]}", value, ValueError)
@@ -51,14 +54,16 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
         where = f"with a symbolic n_steps, as of x with shape {x.shape}"
         require(unroll in (None, 1), "unroll", f"None, 1 or False {where}", unroll, ValueError)
         require(every is None, "checkpoint_every", f"None {where}", every, ValueError)
-    is_padding = None if options["lengths"] is None else _as_padding(options["lengths"], x)
+    lengths = options["lengths"]
+    is_padding = None if lengths is None else as_padding(lengths, x, x.shape[:-2])[..., None]
     is_reset = None if resets is None else _as_resets(resets, x)
     h0, reset_to = _as_state("h0", h0, params, x), _as_state("reset_to", reset_to, params, x)
     leak_of_steps, leak = _as_leaks(leak, params, x)
     steps = Steps(x, leak_of_steps, is_reset, is_padding)
     run = Run(steps, h0, None if resets is None else reset_to, leak)
-    params, run = _alike(params, run, x.shape[:-2])
-    check_functions(options["activation"], options["rate"], run.h0)
+    like = jax.ShapeDtypeStruct((*x.shape[:-2], h0.shape[-1]), x.dtype)
+    returned = check_functions(options["activation"], options["rate"], like)
+    params, run = _alike(params, run, x.shape[:-2], returned)
     return params, run if is_padding is None else _zero_padding(run)
 
 
@@ -71,15 +76,15 @@ def prepare_step(params: Params, h: Any, x_t: Any, leak: Any) -> tuple[Params, R
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
     h, x_t = (broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
     leak = _broadcasting("leak", leak, (*batch, h.shape[-1]), "(*batch, n_nodes)")
-    return _alike(params, Run(Steps(x_t, None, None, None), h, None, leak), batch)
+    return _alike(params, Run(Steps(x_t, None, None, None), h, None, leak), batch, [])
 
 
 def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
     """Convert everything to arrays of one common floating dtype; what is optional may be None."""
-    require(isinstance(params, RNNParams), "params", "an RNNParams", params)
+    require(isinstance(params, RNNParams), "params", an_rnn_params("params", params), params)
     given = inputs | {f"params.{name}": value for name, value in params._asdict().items()}
     names = [name for name in given if given[name] is not None or name not in OPTIONAL]
-    arrays = {name: _as_array(name, given[name]) for name in names}
+    arrays = {name: as_array(name, given[name]) for name in names}
     params = RNNParams(*(arrays.get(f"params.{name}") for name in RNNParams._fields))
     check_params(params)
     with noting(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items())):
@@ -89,10 +94,14 @@ def promote(params: Params, **inputs: Any) -> tuple[Params, list[Any]]:
     return jax.tree.map(lambda array: array.astype(dtype), values)  # type: ignore[no-any-return]
 
 
-def _as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
+def as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
+    """One array of a kind of numbers; by default of any that are real."""
     expected = f"an array of {of}"
     is_list = isinstance(value, list | tuple)  # which `jnp.sum` refuses too
     require(not is_list, name, f"{expected} (jnp.asarray makes one)", value)
+    require(value is not None, name, expected, value)
+    dense = "a dense array; wh=jnp.eye(n_nodes), rate=lambda h: h @ sparse takes a sparse one"
+    require(not hasattr(value, "todense"), name, dense, type(value).__name__)
     with noting(f"{name} must be {expected}"):
         array = jnp.asarray(value)
     fits = is_real(array.dtype) if kind is None else jnp.issubdtype(array.dtype, kind)
@@ -117,18 +126,30 @@ def _as_leaks(leak: Any, params: Params, x: jax.Array) -> tuple[Any, Any]:
     return None, leak[..., 0, :]
 
 
-def _as_padding(lengths: Any, x: jax.Array) -> jax.Array:
+def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str = "x") -> jax.Array:
     """Whether a step is behind the length; a length out of range is the nearest in range."""
-    array = _as_array("lengths", lengths, jnp.integer, "integers")
-    _check_shape("lengths", array, "(*batch,)", x.shape[:-2], f"x of shape {x.shape}")
+    array = as_array("lengths", lengths, jnp.integer, "integers")
+    _check_shape("lengths", array, "(*batch,)", batch, f"{name} of shape {x.shape}")
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
-    t = broadcast_to_rank(jnp.arange(x.shape[-2], dtype=array.dtype), x.ndim - 1)
-    return (t >= array[..., None])[..., None]
+    t = jnp.arange(x.shape[len(batch)], dtype=array.dtype)
+    return broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
+
+
+def check_lengths(lengths: Any, n_steps: Any) -> None:
+    """Require Python and NumPy lengths in range, where the number of steps is known.
+
+    A JAX array is not fetched from its device for this: its lengths saturate, as traced ones do.
+    """
+    if isinstance(lengths, np.ndarray | np.integer | int) and isinstance(n_steps, int):
+        values = np.asarray(lengths)
+        if values.dtype.kind in "iu":  # tracing finds other mistakes
+            wrong = values[(values < 0) | (values > n_steps)].tolist()
+            require(not wrong, "lengths", f"from 0 to n_steps = {n_steps}", wrong, ValueError)
 
 
 def _as_resets(resets: Any, x: jax.Array) -> jax.Array:
-    array = _as_array("resets", resets, jnp.bool_, "bools (0 and 1 become bools by astype(bool))")
+    array = as_array("resets", resets, jnp.bool_, "bools (0 and 1 become bools by astype(bool))")
     _check_shape("resets", array, "(*batch, n_steps)", x.shape[:-1], f"x of shape {x.shape}")
     return array[..., None]
 
@@ -146,15 +167,18 @@ def _zero_padding(run: Run) -> Run:
     return run._replace(steps=steps)
 
 
-def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Run]:
+def _alike(
+    params: Params, run: Run, batch: tuple[int, ...], returned: list[Any]
+) -> tuple[Params, Run]:
     """With all arrays of the run shared among devices in one way, and a state of each sequence.
 
     A mesh may share the batch by an explicit axis, which is part of an array's type. JAX refuses to
     select from arrays that are shared in different ways. Inside `jax.shard_map` an array varies
     over axes of the mesh or is the same along them, and the carry of a loop must vary as its
-    results do.
+    results do. So what the activation and the rate have returned decides too: they may read an
+    array that is shared, or varies.
     """
-    shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(run)]
+    shardings = [jax.typeof(leaf).sharding for leaf in [*jax.tree.leaves(run), *returned]]
     of_axes = zip(*(each.spec[: len(batch)] for each in shardings), strict=True)
     spec: Any = [next(filter(None, names), None) for names in of_axes]
 
@@ -164,7 +188,8 @@ def _alike(params: Params, run: Run, batch: tuple[int, ...]) -> tuple[Params, Ru
         return jax.sharding.reshard(array, PartitionSpec(*names)) if any(spec) else array
 
     arrays: Any = params, jax.tree.map(share, run)
-    varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(arrays)]
+    leaves = [*jax.tree.leaves(arrays), *returned]
+    varies = [jax.typeof(leaf).manual_axis_type.varying for leaf in leaves]
     over: Any = frozenset().union(*varies)
 
     def vary(array: jax.Array) -> Any:
@@ -219,14 +244,17 @@ def _check_last_axis(name: str, array: jax.Array, axes: str, params: Params, n_a
     require(fits, name, expected, array, ValueError)
 
 
-def check_functions(activation: Function, rate: Function | None, states: jax.Array) -> None:
-    """Require functions that keep shape and dtype."""
-    like = jax.ShapeDtypeStruct(states.shape, states.dtype)
+def check_functions(activation: Function, rate: Function | None, like: Any) -> list[Any]:
+    """Require functions that keep shape and dtype, and return the types of what they return."""
     given = {"activation": activation} | ({} if rate is None else {"rate": rate})
+    returned = []
     for name, function in given.items():
-        with noting(f"in {name}, which JAX traces: write it with jax.numpy, not with NumPy"):
+        takes = f"takes {like.dtype}{like.shape}, (*batch, n_nodes), as a traced array"
+        with noting(f"in {name}, which {takes} (use jax.numpy, not NumPy)"):
             # In a partial, as JAX needs weak references to what it traces. Not all callables have.
             out = jax.eval_shape(partial(function), like)
         came = getattr(out, "shape", None), getattr(out, "dtype", None)
         expected = f"of the shape and dtype it is given, {like.dtype}{like.shape}"
         require(came == (like.shape, like.dtype), f"what {name} returns", expected, out)
+        returned.append(out)
+    return returned

@@ -1,4 +1,4 @@
-"""The public functions of the vanilla RNN: one step, the last state, all states."""
+"""The public functions of the vanilla RNN: one step, the last state, all states, and padding."""
 
 from functools import partial
 from typing import Unpack, cast
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn import running
-from jaxrnn.arguments import check_functions, prepare_step
+from jaxrnn.arguments import as_array, as_padding, check_functions, check_lengths, prepare_step
+from jaxrnn.errors import require
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
 from jaxrnn.plan import Plan
 from jaxrnn.recurrence import RNNStates, cell
-from jaxrnn.run import Function, Options
+from jaxrnn.run import Function, Options, zero_where
 
 
 @partial(jitted, has_loop=False)
@@ -127,7 +128,7 @@ def rnn_step(
         assert jnp.allclose(exponents[:, 0], largest, atol=1e-4)
     """
     params, run = prepare_step(params, h, x_t, leak)
-    check_functions(activation, rate, run.h0)
+    check_functions(activation, rate, jax.ShapeDtypeStruct(run.h0.shape, run.h0.dtype))
     _, _, h = cell(Plan(activation, rate), params, run, run.h0, run.steps)
     return cast(jax.Array, h)
 
@@ -370,3 +371,47 @@ def rnn_states(
         assert jnp.any(fixed & (size > 1))
     """
     return running.run(params, x, h0, **options).states()
+
+
+def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
+    """Zeros behind the lengths: of each sequence the first `lengths` steps, and 0 in its padding.
+
+    Inside a call with `lengths`, nothing in the padding reaches a value or a gradient. Outside, NaN
+    there does: the gradient of `x @ wx` by `wx`, of a loss by what it compares, multiplies it by 0.
+    So mask what you compute from padded arrays: inputs before, targets and losses after the call.
+
+    Args:
+      array: `(*batch, n_steps, ...)`, of real numbers: inputs, time steps, targets, losses.
+      lengths: integers `(*batch,)`, as in `rnn_forward`.
+
+    Returns:
+      An array like `array`.
+
+    Raises:
+      TypeError, ValueError: `array` is not one of real numbers, `lengths` are not integers, they do
+        not fit each other, or a Python or NumPy length is out of range.
+
+    Example:
+        import jax
+        import jax.numpy as jnp
+        from jaxrnn import LEARNABLE, init_params, mask_padding, rnn_states
+
+        x = jnp.ones((2, 4, 3)).at[1, 2:].set(jnp.nan)  # and so the targets below
+        lengths = jnp.array([4, 2])
+
+        def loss(params, target):
+            h = rnn_states(params, x, lengths=lengths).h
+            errors = jnp.sum(h, axis=-1) - mask_padding(target, lengths)
+            return jnp.sum(mask_padding(errors**2, lengths)) / jnp.sum(lengths)
+
+        gradient = jax.grad(loss)(init_params(jax.random.key(0), 3, 8, **LEARNABLE), x[..., 0])
+        assert jnp.all(jnp.isfinite(gradient.wx))
+    """
+    array, batch = as_array("array", array), jnp.shape(lengths)
+    expected = f"of shape (*batch, n_steps, ...) to fit lengths of shape {batch}"
+    fits = array.ndim > len(batch) and array.shape[: len(batch)] == batch
+    require(fits, "array", expected, array, ValueError)
+    check_lengths(lengths, array.shape[len(batch)])
+    is_padding = as_padding(lengths, array, batch, "array")
+    others = tuple(range(is_padding.ndim, array.ndim))
+    return zero_where(jnp.expand_dims(is_padding, others), array)

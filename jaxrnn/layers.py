@@ -11,7 +11,15 @@ from jax.typing import ArrayLike
 from jaxrnn import running
 from jaxrnn.errors import noting, require
 from jaxrnn.jitting import jitted
-from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, split_key
+from jaxrnn.params import (
+    ArrayT,
+    Draws,
+    RNNParams,
+    an_rnn_params,
+    init_params,
+    named,
+    split_key,
+)
 from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
 from jaxrnn.run import Options
@@ -20,6 +28,7 @@ Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
 
 
+@named
 class LayerStates(NamedTuple, Generic[ArrayT]):
     """What a network of layers returns.
 
@@ -43,9 +52,6 @@ class LayerStates(NamedTuple, Generic[ArrayT]):
 
     h: ArrayT
     last: Any
-
-
-jax.export.register_namedtuple_serialization(LayerStates, serialized_name="jaxrnn.LayerStates")
 
 
 def init_stacked(
@@ -201,7 +207,8 @@ def rnn_stacked(
         if i > 0:
             up = jnp.concatenate([*map(goes_up, of_directions)], axis=-1)
             x = up if keys is None or dropout == 0 else _drop(keys[i], float(dropout), up)
-        with noting(f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")):
+        where = f"in layers[{i}]" + (f", whose x is h of layers[{i - 1}]" if i else "")
+        with noting(where), jax.named_scope(f"layer_{i}"):
             of_directions, layer_last = _run_layer(layer, x, state, options)
         last.append(layer_last)
     return LayerStates(jnp.concatenate(of_directions, axis=-1), tuple(last))
@@ -213,9 +220,9 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
         trajectory = running.run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
     states, reverse = _as_states(h0, "one for each direction", 2), options.get("reverse", False)
-    with noting("in the forward direction"):
+    with noting("in the forward direction"), jax.named_scope("forward"):
         forward, forward_last = _run_layer(layer[0], x, states[0], options)
-    with noting("in the backward direction"):
+    with noting("in the backward direction"), jax.named_scope("backward"):
         options = {**options, "reverse": not reverse}
         backward, backward_last = _run_layer(layer[1], x, states[1], options)
     sizes = [h.shape[-1] for h in forward + backward]
@@ -247,7 +254,8 @@ def check_layers(layers: Any) -> None:
 def check_layer(name: str, layer: Any) -> None:
     """Require an `RNNParams` or a pair of them."""
     is_layer = isinstance(layer, RNNParams) or _is_pair(layer)
-    require(is_layer, name, "an RNNParams or a pair (forward, backward) of them", layer)
+    expected = f"{an_rnn_params(name, layer)} or a pair (forward, backward) of them"
+    require(is_layer, name, expected, layer)
 
 
 def check_sequence(name: str, value: Any, entries: str) -> None:

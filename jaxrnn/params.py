@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxrnn.errors import noting, require
 
 ArrayT = TypeVar("ArrayT")
+TupleT = TypeVar("TupleT", bound=type[Any])
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
@@ -21,6 +22,18 @@ Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 LARGEST = 1 << 24
 
 
+def named(cls: TupleT) -> TupleT:
+    """Make a generic named tuple known to `jax.export`, and plain to checkers of types at run time.
+
+    From its original bases beartype, and jaxtyping's hook with it, would take it for what it is not
+    and refuse it. Type checkers read the source.
+    """
+    jax.export.register_namedtuple_serialization(cls, serialized_name=f"jaxrnn.{cls.__name__}")
+    del cls.__orig_bases__
+    return cls
+
+
+@named
 class RNNParams(NamedTuple, Generic[ArrayT]):
     """The parameters of `a_t = x_t wx + rate(h_{t-1}) wh + b`, where most networks have no rate.
 
@@ -81,8 +94,6 @@ class Draws(TypedDict, total=False):
 # What a network that is to be trained is drawn with: `init_params(key, 3, 16, **LEARNABLE)`.
 _LEARNABLE = {"wx_init": glorot_uniform(), "wh_init": orthogonal(), "b_init": zeros}
 LEARNABLE = MappingProxyType[str, Any](_LEARNABLE)  # which nobody can change for others
-
-jax.export.register_namedtuple_serialization(RNNParams, serialized_name="jaxrnn.RNNParams")
 
 
 def init_params(
@@ -160,6 +171,15 @@ def split_key(key: jax.Array, n: int) -> jax.Array:
     """`jax.random.split`, with an error that names the argument."""
     with noting("key must be one JAX PRNG key, as from jax.random.key; jax.vmap maps over several"):
         return jax.random.split(key, n)
+
+
+def an_rnn_params(name: str, value: Any) -> str:
+    """What is expected in place of a value, and how to make it of what a checkpoint gives back."""
+    is_list = isinstance(value, list | tuple) and len(value) == len(RNNParams._fields)
+    if is_list and all(each is None or hasattr(each, "shape") for each in value):
+        return f"an RNNParams (RNNParams(*{name}) makes one)"
+    is_dict = isinstance(value, dict) and value.keys() == set(RNNParams._fields)
+    return f"an RNNParams (RNNParams(**{name}) makes one)" if is_dict else "an RNNParams"
 
 
 def is_real(dtype: Any) -> bool:

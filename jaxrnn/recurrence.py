@@ -18,11 +18,12 @@ from typing import Any, Generic, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.params import ArrayT, Params, RNNParams
+from jaxrnn.params import ArrayT, Params, RNNParams, named
 from jaxrnn.plan import Plan, Product
 from jaxrnn.run import Run, Steps, select, zero_where
 
 
+@named
 class RNNStates(NamedTuple, Generic[ArrayT]):
     """The pre-activations and hidden states of every step.
 
@@ -41,9 +42,6 @@ class RNNStates(NamedTuple, Generic[ArrayT]):
 
     a: ArrayT
     h: ArrayT
-
-
-jax.export.register_namedtuple_serialization(RNNStates, serialized_name="jaxrnn.RNNStates")
 
 
 class Trajectory(NamedTuple):

@@ -313,6 +313,25 @@ def test_a_step_with_a_function_of_ones_own() -> None:
     assert_close(actual, step(x), 1e-6)
 
 
+@pytest.mark.parametrize("rate", [None, jnp.tanh])
+def test_only_what_a_function_reads_is_shared(rate: Any) -> None:
+    """By an explicit axis, or as it varies in `shard_map`: gains of sequences that share one x."""
+    gains, x = jnp.linspace(0.5, 2, 8)[:, None], jnp.broadcast_to(X[:1], X.shape)
+
+    def total(gains: Any, x: Any) -> Any:
+        own = {} if rate is None else {"rate": lambda h: rate(gains * h)}
+        own = own or {"activation": lambda a: jnp.tanh(gains * a)}
+        return jnp.sum(rnn_states(SMALL, x, **own).h, axis=(1, 2))
+
+    def both(gains: Any, x: Any) -> Any:
+        return jax.grad(lambda *args: jnp.sum(jnp.sin(total(*args))), (0, 1))(gains, x)
+
+    on, expected = mesh(AxisType.Explicit, batch=4), jax.jit(both)(gains, x)
+    run = jax.shard_map(total, mesh=mesh(batch=4), in_specs=(BATCH, P()), out_specs=BATCH)
+    assert_close(jax.jit(run)(gains, x[:2]), total(gains, x), 1e-5)
+    assert_close(jax.jit(both)(shared(gains, on, BATCH), shared(x, on, P())), expected, 1e-5)
+
+
 def varied(params: Any, x: Any, each: Any, what: str) -> Any:
     """The last state, with one argument changed by a number that each device has of its own."""
     options: dict[str, Any] = {

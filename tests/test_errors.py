@@ -5,14 +5,16 @@ A call for each message. That every wrong value is told by name is in `test_fuzz
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import sparse
 
-from jaxrnn import RNNParams, rnn_forward, rnn_states, rnn_step
+from jaxrnn import RNNParams, mask_padding, rnn_forward, rnn_stacked, rnn_states, rnn_step
 
 WX, WH, B = np.ones((2, 4), np.float32), np.ones((4, 4), np.float32), np.ones(4, np.float32)
 PARAMS: Any = RNNParams(WX, WH, B)
@@ -23,14 +25,26 @@ WRONG: dict[str, dict[str, Any]] = {
     r"ValueError: x must be of shape \(\*batch, n_steps, n_features\), ending in 2 to fit "
     r"params.wx of shape \(2, 4\), but is of shape \(3, 5, 1\)": {"x": X[..., :1]},
     r"ValueError: x must be of shape \(\*batch, n_steps, n_features\), .* \(2,\)": {"x": X[0, 0]},
-    "ValueError: (?s:.*)None(?s:.*)x must be an array of real numbers": {"x": None},
+    "TypeError: x must be an array of real numbers, but is None": {"x": None},
+    "TypeError: params.wh must be an array of real numbers, but is None": {
+        "params": PARAMS._replace(wh=None)
+    },
+    r"TypeError: params.wh must be a dense array; .*h @ sparse.*, but is 'BCOO'": {
+        "params": PARAMS._replace(wh=sparse.BCOO.fromdense(jnp.asarray(WH)))
+    },
     "TypeError: x must be an array .* but is a list": {"x": [[[1.0, 2.0]], [[1.0]]]},
     r"TypeError: x must be an array .*jnp.asarray.* is a list": {"x": [X[0]]},
     "TypeError: x must be an array of real numbers, but is .* dtype complex64": {"x": X * 1j},
     r"ValueError: h0 must be broadcastable to \(\*batch, n_nodes\) = \(3, 4\), but is of shape "
     r"\(2, 4\)": {"h0": WH[:2]},
     r"TypeError: h0 must be an array .*jnp.asarray.* is a list": {"h0": [0.0] * 4},
-    "TypeError: params must be an RNNParams, but is a tuple": {"params": (WX, WH, B)},
+    r"TypeError: params must be an RNNParams \(RNNParams\(\*params\) makes one\), but is a tuple": {
+        "params": (WX, WH, B)
+    },
+    r"TypeError: params must be an RNNParams .RNNParams\(\*\*params\) makes one., but is a dict": {
+        "params": PARAMS._asdict()
+    },
+    "TypeError: params must be an RNNParams, but is a tuple": {"params": (PARAMS,) * 3},
     r"ValueError: params.wx must be of shape \(n_features, n_nodes\) to fit params.wh of shape "
     r"\(4, 4\), but is of shape \(2,\)": {"params": PARAMS._replace(wx=WX[:, 0])},
     r"ValueError: params.wh must be .*jax.vmap maps .* but is of shape \(3, 4, 4\)": {
@@ -51,7 +65,10 @@ WRONG: dict[str, dict[str, Any]] = {
         "params": RNNParams(None, WH[:2], None)
     },
     r"ValueError: params.wh must be of shape ": {"params": RNNParams(None, 1.0, None)},
-    "TypeError: activation must be of type Callable, but is 'tanh'": {"activation": "tanh"},
+    r"TypeError: activation must be a function, .*tanh, but is 'tanh'": {"activation": "tanh"},
+    r"TypeError: (?s:.*)\nin activation, which takes float32\(3, 4\), \(\*batch, n_nodes\), as": {
+        "activation": lambda a: a @ a
+    },
     "TypeError: what activation returns must be of the shape and dtype it is given, "
     r"float32\(3, 4\), but is ShapeDtypeStruct\(shape=\(3,\), dtype=float32": {
         "activation": lambda a: jnp.sum(a, axis=-1)
@@ -86,6 +103,8 @@ WRONG: dict[str, dict[str, Any]] = {
     r"TypeError: checkpoint_every must be of type int \| None, but is 2.0": {
         "checkpoint_every": 2.0
     },
+    r"TypeError: \w+\(\) got an unexpected keyword argument 'alpha' \(here: leak": {"alpha": 0.5},
+    r"TypeError: \w+\(\) got an unexpected keyword argument 'lenghts'(?! )": {"lenghts": 3},
     "ValueError: unroll must be at least 0, but is -2": {"unroll": -2},
     r"TypeError: unroll must be of type int \| bool \| None, but is 1.5": {"unroll": 1.5},
 }
@@ -110,8 +129,8 @@ WRONG_STEPS: dict[str, dict[str, Any]] = {
     r"ValueError: h must be .* ending in 4 .* but is of shape \(3,\)": {"h": B[:3]},
     r"ValueError: (?s:.*)in the batch axes of h, of shape \(2, 4\), and of x_t, of shape "
     r"\(3, 2\)": {"h": WH[:2], "x_t": X[:, 0]},
-    "TypeError: params must be an RNNParams, but is a tuple": {"params": (WX, WH, B)},
-    "TypeError: activation must be of type Callable, but is 'tanh'": {"activation": "tanh"},
+    "TypeError: params must be an RNNParams .* but is a tuple": {"params": (WX, WH, B)},
+    "TypeError: activation must be a function, .* but is 'tanh'": {"activation": "tanh"},
 }
 
 
@@ -120,6 +139,45 @@ def test_bad_steps(message: str) -> None:
     with pytest.raises((TypeError, ValueError)) as told:
         rnn_step(**{"params": PARAMS, "h": B, "x_t": X[0, 0], **WRONG_STEPS[message]})
     assert re.match(message, told.exconly())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: rnn_forward(PARAMS, X, B, jnp.tanh),
+            r"takes 3 arguments by position \(params, x, h0\) and options by name, not 4",
+        ),
+        (
+            lambda: rnn_stacked((PARAMS,), X, activation=(jnp.tanh,)),
+            "activation must be one for all layers; where they differ, call rnn_states",
+        ),
+        (lambda: rnn_stacked((PARAMS,), X, leak=(0.5,)), "leak must be one for all layers"),
+        (
+            lambda: rnn_stacked((PARAMS._asdict(),), X),
+            r"layers\[0\] must be an RNNParams .RNNParams\(\*\*layers\[0\]\) makes one. or a pair",
+        ),
+        (lambda: rnn_forward(PARAMS, np.array([["text"]])), "^x must be an array of real numbers"),
+        (lambda: rnn_forward(PARAMS, X, "text"), "^h0 must be an array of real numbers"),
+        (lambda: mask_padding(X[0, 0], np.array(True)), "lengths must be an array of integers"),
+        (lambda: mask_padding(X, np.array([1])), r"array must be of shape \(\*batch, n_steps"),
+        (lambda: mask_padding(X, np.array([1, 9, 2])), "lengths must be from 0 to n_steps = 5"),
+        (lambda: mask_padding("text", 1), "array must be an array of real numbers"),
+    ],
+)
+def test_other_bad_calls(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as told:
+        call()
+    notes = getattr(told.value, "__notes__", [])
+    assert re.search(message, "\n".join([str(told.value), *notes]), re.MULTILINE)
+
+
+def test_a_callable_may_have_no_name() -> None:
+    unnamed = partial(jnp.tanh)
+    unnamed.__name__ = None  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(
+        rnn_forward(PARAMS, X, activation=unnamed), rnn_forward(PARAMS, X)
+    )
 
 
 @pytest.mark.parametrize(
