@@ -10,12 +10,16 @@ Its transpose, which is what `jax.grad` runs, is backpropagation through time. F
 only the states are kept, and f(a_t) beside them where there is a leak: f'(a_t) is computed from
 f(a_t) again.
 
+The parts of a step are those of `recurrence.py`, differentiated by `jax.jvp`. Only the derivatives
+of the activation and of the rate are not: they follow from a value.
+
 All terms of da_t but the last are known before the loop over the steps. Most networks compute them
 for a segment of the steps at once, in one product for each array of weights. Its transpose, which
 gives the gradients of the weights, is then one product too. Sums by segments are also more exact
 than one sum over all steps.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,32 +28,45 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.activations import tangent_of
+from jaxrnn.inputs import Inputs, Steps, cut, index, select, zero_where
 from jaxrnn.params import Params
-from jaxrnn.plan import Plan, plan_derivative
-from jaxrnn.recurrence import Trajectory, add_bias, in_pieces, mix, rates, run_loop, times_wx
-from jaxrnn.run import Run, Steps, index, select, zero_where
+from jaxrnn.plan import Plan, Product, plan_derivative
+from jaxrnn.recurrence import Trajectory, drive, in_segments, loop, rates, settle, start_of
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 @partial(jax.jit, static_argnums=0, inline=True)  # so that a derivative traces it no second time
-def run_by_rule(plan: Plan, params: Params, run: Run) -> Trajectory:
-    """`run_loop`, whose derivative is the rule above."""
-    return run_loop(plan, params, run)
+def loop_by_rule(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
+    """`loop`, whose derivative is the rule above."""
+    return loop(plan, params, inputs)
 
 
-@partial(run_by_rule.defjvp, symbolic_zeros=True)
+@partial(loop_by_rule.defjvp, symbolic_zeros=True)
 def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
-    (params, run), out = primals, run_by_rule(plan, *primals)
+    (params, inputs), out = primals, loop_by_rule(plan, *primals)
     # None in place of the tangents of what is not differentiated, which then cost nothing.
-    dparams, drun = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
-    plan = plan_derivative(plan, run, dparams, drun)
-    wh = jax.lax.optimization_barrier(params.wh.T) if plan.as_sums else params.wh
-    rule = _Rule(plan, params, run, out, dparams, drun, wh)
-    dh = jnp.zeros_like(run.h0) if drun.h0 is None else drun.h0
-    of_steps = jnp.arange(run.n_steps, dtype=jnp.int32), drun.steps.time_first()
-    size, segment = plan.segment or run.n_steps, partial(_tangents_of_segment, rule)
-    last, tangents = in_pieces(segment, dh, of_steps, run.n_steps, size, plan.reverse)
-    return out, Trajectory(last, *tangents)
+    dparams, dinputs = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
+    plan = plan_derivative(plan, inputs, dparams, dinputs)
+    rule = _Rule(plan, params, inputs, out, dparams, dinputs)
+    dh0 = jnp.zeros_like(inputs.h0) if dinputs.h0 is None else dinputs.h0
+    of_steps = jnp.arange(inputs.n_steps, dtype=jnp.int32), dinputs.steps.time_first()
+    size, segment = plan.segment or inputs.n_steps, partial(_tangents_of_segment, rule)
+    dlast, dout = in_segments(segment, dh0, of_steps, inputs.n_steps, size, plan.reverse)
+    return out, Trajectory(dlast, *dout)
+
+
+def along(function: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
+    """The tangent of a function; None in the tangents is zero, and without any there is None."""
+    leaves, structure = jax.tree.flatten(primals)
+    given = structure.flatten_up_to(tangents)  # type: ignore[attr-defined]
+    moving = [i for i, tangent in enumerate(given) if tangent is not None]
+
+    def of_moving(*moved: jax.Array) -> jax.Array:
+        arrays = dict(enumerate(leaves)) | dict(zip(moving, moved, strict=True))
+        return function(*jax.tree.unflatten(structure, arrays.values()))
+
+    pairs = [leaves[i] for i in moving], [given[i] for i in moving]
+    return jax.jvp(of_moving, *pairs)[1] if moving else None
 
 
 class _Rule(NamedTuple):
@@ -58,99 +75,79 @@ class _Rule(NamedTuple):
     Attributes:
       plan: how to compute them.
       params: the parameters.
-      run: the run.
+      inputs: the other arrays of the call.
       out: its results.
       dparams: the tangents of the parameters; None for each that is not differentiated.
-      drun: the tangents of the run's arrays, likewise.
-      wh: `wh`, or its transpose where products are sums.
+      dinputs: the tangents of the other arrays, likewise.
     """
 
     plan: Plan
     params: Params
-    run: Run
+    inputs: Inputs
     out: Trajectory
     dparams: Params
-    drun: Run
-    wh: jax.Array
+    dinputs: Inputs
 
 
-def _known_da(rule: _Rule, steps: Steps, h_tm1: jax.Array, dx: Any, product: Any) -> jax.Array:
-    """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several."""
-    terms = [] if dx is None else [times_wx(rule.params, dx, product)]
-    r = rates(rule.plan, rule.run.start_of(steps, h_tm1))
-    factors = (steps.x, rule.dparams.wx), (r, rule.dparams.wh)
-    terms += [product(array, weights) for array, weights in factors if weights is not None]
-    return add_bias(sum(terms, start=jnp.zeros_like(h_tm1)), rule.dparams.b)
-
-
-def _times_wh(rule: _Rule, start: jax.Array, dstart: jax.Array) -> jax.Array:
-    """`dr_{t-1} wh`."""
-    dr = tangent_of(rule.plan.rate)(rates(rule.plan, start), dstart)
-    if not rule.plan.as_sums:
-        return dr @ rule.wh  # type: ignore[no-any-return]
-    # Over the last axis, so that the transpose sums over the axis before the last, which XLA on
-    # CPUs compiles to vector instructions (jax 0.12).
-    return jnp.sum(dr[..., None, :] * jax.lax.broadcast_to_rank(rule.wh, dr.ndim + 1), axis=-1)
-
-
-def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
-    """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
-    t, dstep, da = inputs
-    plan, run, out, drun = rule.plan, rule.run, rule.out, rule.drun
-    step, h_tm1 = run.steps.at(t), _state_before(rule, t, t)
-    is_padding, leak_t, dleak_t = step.is_padding, run.leak_of(step), drun.leak_of(dstep)
-    dreset_to = jnp.zeros_like(dh_tm1) if drun.reset_to is None else drun.reset_to
-    start, dstart = run.start_of(step, h_tm1), select(step.is_reset, dreset_to, dh_tm1)
-    if da is None:
-        da = _known_da(rule, step, h_tm1, dstep.x, plan.product)
-    da = zero_where(is_padding, da + _times_wh(rule, start, dstart))
-    if plan.as_sums:
-        # The transpose makes several sums of da. Without the barrier each would compute the slopes
-        # in it again (jax 0.12).
-        da = jax.lax.optimization_barrier(da)
-    f = zero_where(is_padding, index(out.h if out.f is None else out.f, t))
-    dh = df = tangent_of(plan.activation)(f, da)
-    if leak_t is not None:
-        dh = mix(leak_t, df, dstart)
-    if dleak_t is not None:
-        dh = dh + dleak_t * (f - start)
-    dh = select(is_padding, dh_tm1, dh)
-    return dh, (da, dh, None if leak_t is None else df)
-
-
-def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
-    """The state before the steps from `first` to `last`, in the order in which they run."""
-    run, h, end = rule.run, rule.out.h, rule.run.n_steps - 1
-    if rule.plan.reverse:
-        return select(last == end, run.h0, index(h, jnp.minimum(last + 1, end)))
-    return select(first == 0, run.h0, index(h, jnp.maximum(first - 1, 0)))
-
-
-def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, inputs: Any) -> tuple[Any, Any]:
+def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, now: Any) -> tuple[Any, Any]:
     """`dh` after a segment of `size` steps, and the tangents of its results."""
-    first, (t, dsteps) = inputs
-    da = None
+    first, (t, dsteps) = now
+    known = None
     if rule.plan.at_once:
         # The checkpoint cuts the segment out again in the backward pass, in place of keeping it.
-        da = jax.checkpoint(partial(_known_of_segment, rule, size))(first, dsteps.x)
+        known = jax.checkpoint(partial(_known_of_segment, rule, size))(first, dsteps.x)
         dsteps = dsteps._replace(x=None)
     step = jax.checkpoint(partial(_tangents_of_step, rule), prevent_cse=False)
-    loop = partial(jax.lax.scan, reverse=rule.plan.reverse, unroll=rule.plan.unroll)
-    return loop(step, dh, (t, dsteps, da))
+    scan = partial(jax.lax.scan, reverse=rule.plan.reverse, unroll=rule.plan.unroll)
+    return scan(step, dh, (t, dsteps, known))
 
 
-def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> jax.Array:
-    """`_known_da` of `size` steps from `first` on, in one product for each array of weights."""
+def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
+    """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
+    t, dstep, known = now
+    plan, inputs, dinputs = rule.plan, rule.inputs, rule.dinputs
+    step, h_tm1 = inputs.steps.at(t), _state_before(rule, t, t)
+    leak, dleak = inputs.leak_of(step), dinputs.leak_of(dstep)
+    f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))
+
+    before, dbefore = (h_tm1, inputs.reset_to), (dh_tm1, dinputs.reset_to)
+    start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)
+    r = rates(plan, start)
+    da = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
+    if not plan.at_once:
+        known = _known(rule, step, r, dstep.x, jnp.matmul)
+    da = zero_where(step.is_padding, da if known is None else known + da)
+    df = tangent_of(plan.activation)(f, da)
+    dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))
+    return dh, (da, dh, None if leak is None else df)
+
+
+def _known(rule: _Rule, step: Steps, r: jax.Array, dx: Any, product: Product) -> Any:
+    """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several; None if all are zero."""
+    primals, tangents = (rule.params, step.x, r), (rule.dparams, dx, None)
+    return along(partial(drive, product=product), primals, tangents)
+
+
+def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> Any:
+    """The same of `size` steps from `first` on, in one product for each array of weights."""
     h, reverse = rule.out.h, rule.plan.reverse
     before = _state_before(rule, first, first + size - 1)[None]
-    others = jax.lax.dynamic_slice_in_dim(h, first + 1 if reverse else first, size - 1)
+    others = cut(h, first + 1 if reverse else first, size - 1)
     # The barrier keeps a rate from being compiled into the concatenation, which takes XLA twice the
     # time (jax 0.12).
     h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
     h_tm1 = jax.lax.optimization_barrier(h_tm1)
-    steps = rule.run.steps.cut(first, size).time_first()
-    product = jnp.matmul if rule.plan.shared else _product_of_rows
-    return _known_da(rule, steps, h_tm1, dx, product)
+    steps = rule.inputs.steps.cut(first, size).time_first()
+    r = rates(rule.plan, start_of(steps, h_tm1, rule.inputs.reset_to))
+    return _known(rule, steps, r, dx, jnp.matmul if rule.plan.shared else _product_of_rows)
+
+
+def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
+    """The state before the steps from `first` to `last`, in the order in which they run."""
+    h0, h, end = rule.inputs.h0, rule.out.h, rule.inputs.n_steps - 1
+    if rule.plan.reverse:
+        return select(last == end, h0, index(h, jnp.minimum(last + 1, end)))
+    return select(first == 0, h0, index(h, jnp.maximum(first - 1, 0)))
 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:

@@ -8,10 +8,32 @@ import jax
 import numpy as np
 
 
-def require(ok: bool, name: str, expected: str, came: Any, error: Any = TypeError) -> None:
+def require(ok: bool, name: str, expected: str, came: Any, error: type = TypeError) -> None:
     """Refuse an argument, by what was expected of it and what came, unless it is as expected."""
     if not ok:
         raise error(f"{name} must be {expected}, but is {_describe(came):.120}")
+
+
+def check_shape(
+    name: str, array: Any, axes: str, fit: str = "", *, broadcasts: bool = False, **sizes: Any
+) -> None:
+    """Require the axes that words name: of the sizes that are given, of any where none is.
+
+    A first word `*batch` is any number of axes, or those in `sizes["batch"]`. An array that
+    `broadcasts` may lack first axes, and each may have one entry.
+    """
+    words, shape = axes.split(), array.shape
+    batch = sizes.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
+    wanted = [sizes.get(word) for word in words if word != "*batch"]
+    wanted = [*batch, *wanted] if "*batch" in words else wanted
+    pairs = zip(reversed(shape), reversed(wanted), strict=False)
+    fits = all(want is None or size == want or (broadcasts and size == 1) for size, want in pairs)
+    fits &= len(shape) == len(wanted) or (broadcasts and len(shape) < len(wanted))
+    expected = "broadcastable to" if broadcasts else "of shape"
+    expected += f" ({', '.join(words)}{',' * (len(words) == 1)})"
+    if sizes:
+        expected += " with " + ", ".join(f"{word} = {size}" for word, size in sizes.items())
+    require(fits, name, f"{expected} {fit}".rstrip(), array, ValueError)
 
 
 @contextmanager

@@ -1,20 +1,20 @@
 """The public functions of the vanilla RNN: one step, the last state, all states, and padding."""
 
 from functools import partial
-from typing import Unpack, cast
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxrnn import running
-from jaxrnn.arguments import as_array, as_padding, check_functions, check_lengths, prepare_step
+from jaxrnn.arguments import as_array, as_padding, check_lengths, prepare_step
 from jaxrnn.errors import require
+from jaxrnn.inputs import Function, Options, zero_where
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
 from jaxrnn.plan import Plan
-from jaxrnn.recurrence import RNNStates, cell
-from jaxrnn.run import Function, Options, zero_where
+from jaxrnn.recurrence import RNNStates, cell, settle
 
 
 @partial(jitted, has_loop=False)
@@ -127,10 +127,9 @@ def rnn_step(
         largest = jnp.log(jnp.linalg.norm(growth, axis=-1)) / 200
         assert jnp.allclose(exponents[:, 0], largest, atol=1e-4)
     """
-    params, run = prepare_step(params, h, x_t, leak)
-    check_functions(activation, rate, jax.ShapeDtypeStruct(run.h0.shape, run.h0.dtype))
-    _, _, h = cell(Plan(activation, rate), params, run, run.h0, run.steps)
-    return cast(jax.Array, h)
+    params, inputs = prepare_step(params, h, x_t, leak, activation, rate)
+    _, f = cell(Plan(activation, rate), params, inputs.steps, inputs.h0)
+    return settle(inputs.steps, inputs.leak, f, inputs.h0, inputs.h0)
 
 
 @jitted
@@ -407,11 +406,11 @@ def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
         gradient = jax.grad(loss)(init_params(jax.random.key(0), 3, 8, **LEARNABLE), x[..., 0])
         assert jnp.all(jnp.isfinite(gradient.wx))
     """
-    array, batch = as_array("array", array), jnp.shape(lengths)
-    expected = f"of shape (*batch, n_steps, ...) to fit lengths of shape {batch}"
-    fits = array.ndim > len(batch) and array.shape[: len(batch)] == batch
-    require(fits, "array", expected, array, ValueError)
-    check_lengths(lengths, array.shape[len(batch)])
-    is_padding = as_padding(lengths, array, batch, "array")
+    array, n_axes = as_array("array", array), jnp.ndim(lengths)
+    expected = f"of shape (*batch, n_steps, ...) with {n_axes} axes of the batch, as lengths have"
+    require(array.ndim > n_axes, "array", expected, array, ValueError)
+    batch = array.shape[:n_axes]
+    check_lengths(lengths, array.shape[n_axes])
+    is_padding = as_padding(lengths, array, batch, f"to fit array of shape {array.shape}")
     others = tuple(range(is_padding.ndim, array.ndim))
     return zero_where(jnp.expand_dims(is_padding, others), array)

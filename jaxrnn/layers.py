@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxrnn import running
 from jaxrnn.errors import noting, require
+from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
 from jaxrnn.jitting import jitted
 from jaxrnn.params import (
     ArrayT,
@@ -22,7 +24,9 @@ from jaxrnn.params import (
 )
 from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
-from jaxrnn.run import Options
+from jaxrnn.sharing import bernoulli_like
+
+STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -197,6 +201,8 @@ def rnn_stacked(
         assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
     """
     check_layers(layers)
+    is_one, one = not isinstance(options.get("leak"), list | tuple), "one for all layers"
+    require(is_one, "leak", f"{one}{WHERE_LAYERS_DIFFER}", options.get("leak"))
     states = _as_states(h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
@@ -239,9 +245,9 @@ def _as_states(h0: Any, each: str, n: int) -> Any:
     return h0
 
 
-def _drop(key: jax.Array, rate: float, h: jax.Array) -> jax.Array:
-    stays = jax.random.bernoulli(key, 1 - rate, h.shape, out_sharding=jax.typeof(h).sharding)
-    return jnp.where(stays, h / jnp.asarray(1 - rate, h.dtype), jnp.zeros_like(h))
+def _drop(key: jax.Array, probability: float, h: jax.Array) -> jax.Array:
+    stays, kept = bernoulli_like(h, key, 1 - probability), jnp.asarray(1 - probability, h.dtype)
+    return jnp.where(stays, h / kept, jnp.zeros_like(h))
 
 
 def check_layers(layers: Any) -> None:

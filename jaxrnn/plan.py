@@ -1,4 +1,4 @@
-"""How to run a network: every decision that depends on sizes, on a mesh or on the backend.
+"""How to run a network: every decision that depends on sizes, on a mesh or the backend.
 
 `python -m bench` measures the speeds behind the numbers here.
 """
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
 from jaxrnn.activations import tangent_of
+from jaxrnn.inputs import Function, Inputs
 from jaxrnn.params import Params
-from jaxrnn.run import Function, Run
+from jaxrnn.sharing import may_be_shared, spec_of
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -75,51 +75,56 @@ class Plan(NamedTuple):
         return _sum_of_products if self.as_sums else jnp.matmul
 
 
-def plan_for(params: Params, run: Run, options: Any) -> Plan:
-    """Decide how to run a network."""
-    n_steps, backend = run.n_steps, jax.default_backend()
+# The kinds of plans, which `plan_for` alters: by JAX's own derivative; and by the rule, for one
+# sequence, for a batch, and for a batch so small that its products are sums.
+PLAIN = Plan()
+SINGLE = Plan(by_rule=True)
+BATCH = Plan(by_rule=True, in_place=True, at_once=True)
+SMALL = BATCH._replace(as_sums=True)
+
+
+def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
+    """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
+    x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
     unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
-    unroll = unroll if options["unroll"] is None else options["unroll"]
-    plan = Plan(options["activation"], options["rate"], options["reverse"], unroll)
-    if None in (tangent_of(plan.activation), tangent_of(plan.rate)):
-        return plan
-    sharding = jax.typeof(run.steps.x).sharding
-    axes = enumerate(zip(run.h0.shape[:-1], sharding.spec, strict=False))
-    plan = plan._replace(squeezed=tuple(axis for axis, each in axes if each == (1, None)))
-    is_single = len(plan.squeezed) == run.h0.ndim - 1
+    given: Any = {name: options[name] for name in ("activation", "rate", "reverse")}
+    given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
+    if None in (tangent_of(options["activation"]), tangent_of(options["rate"])):
+        return PLAIN._replace(**given)
+    axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
+    squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
+    is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
-    has_leak = run.leak is not None or run.steps.leak is not None
-    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
-        return plan
-    as_sums = not is_single and _is_small(params, run)
+    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and inputs.has_leak):
+        return PLAIN._replace(**given)
+    plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
     # On accelerators a step costs what it launches, even for one sequence.
-    inputs_first = backend != "cpu" and not as_sums
+    inputs_first = backend != "cpu" and not plan.as_sums
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
-    may_be_shared = any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
-    shared = not is_short and may_be_shared
-    at_once = shared or not (is_symbolic or as_sums or (is_single and backend == "cpu"))
+    shared = not is_short and may_be_shared(x)
+    at_once = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
     segment = None if is_short or shared else near_root(n_steps)
-    plan = plan._replace(by_rule=True, as_sums=as_sums, in_place=not is_single, segment=segment)
-    return plan._replace(inputs_first=inputs_first, at_once=at_once, shared=shared)
+    plan = plan._replace(**given, inputs_first=inputs_first, at_once=at_once)
+    return plan._replace(shared=shared, segment=segment)
 
 
-def plan_derivative(plan: Plan, run: Run, dparams: Params, drun: Run) -> Plan:
+def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs) -> Plan:
     """The plan of the rule, from which tangents there are; the others are None."""
-    if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, drun.steps.x)):
+    if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, dinputs.steps.x)):
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. Then sums are slower than products, and there is nothing to multiply at once.
-    has_one = plan.segment is None or run.n_steps < MANY_STEPS
+    has_one = plan.segment is None or inputs.n_steps < MANY_STEPS
     segment = None if has_one else plan.segment
-    return plan._replace(as_sums=False, at_once=False, segment=segment)
+    return plan._replace(at_once=False, segment=segment)
 
 
-def _is_small(params: Params, run: Run) -> bool:
+def _is_small(params: Params, inputs: Inputs) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_weights = params.wh.size + (0 if params.wx is None else params.wx.size)
-    n = math.prod(run.h0.shape[:-1]) * n_weights  # it may be symbolic
-    is_wide = run.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
+    n = math.prod(inputs.h0.shape[:-1]) * n_weights  # it may be symbolic
+    is_wide = inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
     return isinstance(n, int) and n <= FEW_MULTIPLICATIONS and is_wide
 
 
@@ -137,15 +142,3 @@ def near_root(n_steps: int) -> int:
     near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
     divisors = (size for size in near if n_steps % size == 0)
     return min(divisors, key=lambda size: abs(size - root), default=root)
-
-
-def mesh_of(arguments: Any) -> Any:
-    """The explicit mesh of the arguments; None if there is none, or if one is set.
-
-    Without it, the constants of the loops, their tangents and their batched forms would get
-    shardings that do not fit those of the arguments.
-    """
-    leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)]
-    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
-    explicit = [mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types]
-    return explicit[0] if explicit and jax.sharding.get_abstract_mesh().empty else None

@@ -1,4 +1,4 @@
-"""The cell of a vanilla (Elman) RNN, and the loop over its steps.
+"""The parts of a step of a vanilla (Elman) RNN, and the loop over its steps.
 
     r_{t-1} = rate(h_{t-1})
     a_t = x_t wx + r_{t-1} wh + b
@@ -18,9 +18,9 @@ from typing import Any, Generic, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrnn.inputs import Inputs, Steps, select, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
 from jaxrnn.plan import Plan, Product
-from jaxrnn.run import Run, Steps, select, zero_where
 
 
 @named
@@ -64,77 +64,97 @@ class Trajectory(NamedTuple):
         return RNNStates(jnp.moveaxis(self.a, 0, -2), jnp.moveaxis(self.h, 0, -2))
 
 
-def cell(plan: Plan, params: Params, run: Run, start: jax.Array, step: Steps) -> Any:
-    """One step from the state `start`: `a_t`, `f(a_t)` and `h_t`, each `(*batch, n_nodes)`."""
-    leak_t, r = run.leak_of(step), rates(plan, start)
+# The parts of a step. The rule of `derivative.py` differentiates them.
+
+
+def start_of(step: Steps, h_tm1: jax.Array, reset_to: jax.Array | None) -> jax.Array:
+    """The state that a step starts from, zero in the padding; also of several steps."""
+    return zero_where(step.is_padding, select(step.is_reset, reset_to, h_tm1))
+
+
+def rates(plan: Plan, start: jax.Array) -> jax.Array:
+    """`rate(h_{t-1})`, or the state itself without a rate; also of several steps."""
+    return start if plan.rate is None else plan.rate(start).astype(start.dtype)
+
+
+def drive(
+    params: Params, x: jax.Array, r: jax.Array | None, product: Product = jnp.matmul
+) -> jax.Array:
+    """The pre-activation `x wx + r wh + b`, without `r` its other terms; also of several steps."""
+    a = x if params.wx is None else product(x, params.wx)
+    a = a if r is None else a + product(r, params.wh)
+    return a if params.b is None else a + jax.lax.broadcast_to_rank(params.b, a.ndim)
+
+
+def settle(
+    step: Steps, leak: jax.Array | None, f: jax.Array, start: jax.Array, h_tm1: jax.Array
+) -> jax.Array:
+    """The state after a step, `(1 - leak) start + leak f`, exact for a leak of 0 and of 1."""
+    h = f
+    if leak is not None:
+        leak = zero_where(step.is_padding, leak)  # NaN there would reach gradients by 0 * NaN
+        h = (1 - leak) * start + leak * f
+    return select(step.is_padding, h_tm1, h)
+
+
+def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`a_t` and `f(a_t)` of a step from the state `start`, each `(*batch, n_nodes)`."""
+    r = rates(plan, start)
     # Zero in the padding: with an infinite rate or slope of an activation, 0 * inf would be NaN.
     r = r if plan.rate is None else zero_where(step.is_padding, r)
-    a = times_wx(params, step.x, plan.product) + plan.product(r, params.wh)
-    a = zero_where(step.is_padding, add_bias(a, params.b))
-    f = plan.activation(a).astype(a.dtype)  # which only drops a weak type
-    return a, f, f if leak_t is None else mix(leak_t, f, start)
+    a = zero_where(step.is_padding, drive(params, step.x, r, plan.product))
+    if plan.as_sums:
+        # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
+        a = jax.lax.optimization_barrier(a)
+    return a, plan.activation(a).astype(a.dtype)  # which only drops a weak type
 
 
-def run_loop(plan: Plan, params: Params, run: Run) -> Trajectory:
+def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
     """The loop over the steps."""
-    steps = run.steps
+    steps = inputs.steps
     if plan.inputs_first:
-        steps = steps._replace(x=add_bias(times_wx(params, steps.x), params.b))
+        steps = steps._replace(x=drive(params, steps.cleared().x, None))
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
         step = steps.at(now) if plan.in_place else now
-        a, f, h = cell(plan, params, run, run.start_of(step, h_tm1), step)
-        h = select(step.is_padding, h_tm1, h)
-        return h, (a, h, None if run.leak_of(step) is None else f)
+        start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
+        a, f = cell(plan, params, step, start)
+        h = settle(step, leak, f, start, h_tm1)
+        return h, (a, h, None if leak is None else f)
 
-    xs: Any = jnp.arange(run.n_steps, dtype=jnp.int32) if plan.in_place else steps.time_first()
-    last, out = jax.lax.scan(advance, run.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
+    xs: Any = jnp.arange(inputs.n_steps, dtype=jnp.int32) if plan.in_place else steps.time_first()
+    last, out = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
     return Trajectory(last, *out)
 
 
-def in_pieces(
-    run_piece: Callable[..., Any], carry: Any, of_steps: Any, n_steps: int, size: int, reverse: bool
+def in_segments(
+    run_segment: Callable[..., Any],
+    carry: Any,
+    of_steps: Any,
+    n_steps: int,
+    size: int,
+    reverse: bool,
 ) -> tuple[Any, Any]:
-    """As `jax.lax.scan` of steps, but over pieces of `size` steps; the last may have fewer.
+    """As `jax.lax.scan` of steps, but over segments of `size` steps; the last may have fewer.
 
-    `run_piece(size, carry, (first, of_steps[first : first + size]))` returns the next carry, and
+    `run_segment(size, carry, (first, of_steps[first : first + size]))` returns the next carry, and
     arrays of its steps. In all arrays of steps, time is first.
     """
-    if n_steps == size:  # to reshape a single piece would lose how it is shared among devices
-        return run_piece(size, carry, (0, of_steps))  # type: ignore[no-any-return]
+    if n_steps == size:  # to reshape a single segment would lose how it is shared among devices
+        return run_segment(size, carry, (0, of_steps))  # type: ignore[no-any-return]
 
-    def run_pieces(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
+    def run_part(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
         n, firsts = (end - start) // size, jnp.arange(start, end, size, dtype=jnp.int32)
-        pieces = jax.tree.map(lambda a: a[start:end].reshape(n, size, *a.shape[1:]), of_steps)
-        piece = partial(run_piece, size)
-        carry, out = jax.lax.scan(piece, carry, (firsts, pieces), reverse=reverse)
+        segments = jax.tree.map(lambda a: a[start:end].reshape(n, size, *a.shape[1:]), of_steps)
+        segment = partial(run_segment, size)
+        carry, out = jax.lax.scan(segment, carry, (firsts, segments), reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)
 
     n_left, out = n_steps % size, []
     parts = [(0, n_steps - n_left, size)] + [(n_steps - n_left, n_steps, n_left)] * (n_left > 0)
     for part in parts[::-1] if reverse else parts:
-        carry, of_part = run_pieces(carry, *part)
+        carry, of_part = run_part(carry, *part)
         out.append(of_part)
     out = out[::-1] if reverse else out
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)
-
-
-def rates(plan: Plan, h: jax.Array) -> jax.Array:
-    """What states add to the pre-activations by `wh`: `rate(h)`, or `h` itself without a rate."""
-    return h if plan.rate is None else plan.rate(h).astype(h.dtype)
-
-
-def times_wx(params: Params, x: jax.Array, product: Product = jnp.matmul) -> jax.Array:
-    """What inputs add to the pre-activations: `x wx`, or `x` itself without `wx`."""
-    return x if params.wx is None else product(x, params.wx)
-
-
-def add_bias(a: jax.Array, b: jax.Array | None) -> jax.Array:
-    """`a + b`, where `b` has the last axis alone."""
-    return a if b is None else a + jax.lax.broadcast_to_rank(b, a.ndim)
-
-
-def mix(leak: jax.Array, f: jax.Array, h: jax.Array) -> jax.Array:
-    """`h + leak (f - h)`, in a form that is exact for a leak of 0 and of 1."""
-    return (1 - leak) * h + leak * f

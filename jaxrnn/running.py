@@ -6,50 +6,52 @@ from typing import Any, Unpack
 import jax
 
 from jaxrnn.arguments import prepare_run
-from jaxrnn.derivative import run_by_rule
+from jaxrnn.derivative import loop_by_rule
+from jaxrnn.inputs import DEFAULTS, Inputs, Options
 from jaxrnn.params import Params
 from jaxrnn.plan import plan_for
-from jaxrnn.recurrence import Trajectory, in_pieces, run_loop
-from jaxrnn.run import DEFAULTS, Options, Run
+from jaxrnn.recurrence import Trajectory, in_segments, loop
 
 
 def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
     """Run every step of a network.
 
-    With `checkpoint_every` in pieces: the backward pass keeps the states before them, and computes
-    the others again (Griewank, "Achieving logarithmic growth of temporal and spatial complexity in
-    reverse automatic differentiation", Optimization Methods and Software 1 (1992), 35-54, with a
-    single level).
+    With `checkpoint_every` in segments: the backward pass keeps the states before them, and
+    computes the others again (Griewank, "Achieving logarithmic growth of temporal and spatial
+    complexity in reverse automatic differentiation", Optimization Methods and Software 1 (1992),
+    35-54, with a single level).
     """
     options = DEFAULTS | options  # an option that is not given has its default
-    params, prepared = prepare_run(params, x, h0, options)
-    n_steps, every = prepared.n_steps, options["checkpoint_every"]
+    params, inputs = prepare_run(params, x, h0, options)
+    n_steps, every = inputs.n_steps, options["checkpoint_every"]
     if every is None or n_steps <= every:
-        return run_steps(params, prepared, options)
+        return _as_planned(params, inputs, options)
 
-    def run_piece(size: int, h: jax.Array, inputs: Any) -> Any:
+    def run_segment(size: int, h: jax.Array, now: Any) -> Any:
         # A partial, not `static_argnums`, with which jax 0.10 keeps what an activation has read.
-        piece = partial(_run_piece, params, prepared, options, size)
-        return jax.checkpoint(piece, prevent_cse=False)(h, inputs[0])
+        segment = partial(_segment, params, inputs, options, size)
+        return jax.checkpoint(segment, prevent_cse=False)(h, now[0])
 
-    last, states = in_pieces(run_piece, prepared.h0, None, n_steps, every, options["reverse"])
+    last, states = in_segments(run_segment, inputs.h0, None, n_steps, every, options["reverse"])
     return Trajectory(last, *states)
 
 
-def _run_piece(params: Params, run: Run, options: Any, size: int, h: jax.Array, first: Any) -> Any:
-    # Cut out of the arrays of all steps: a scan would keep a copy of inputs in pieces.
-    run = run._replace(steps=run.steps.cut(first, size), h0=h)
-    last, *states = run_steps(params, run, options)
+def _segment(
+    params: Params, inputs: Inputs, options: Any, size: int, h: jax.Array, first: Any
+) -> Any:
+    # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
+    inputs = inputs._replace(steps=inputs.steps.cut(first, size), h0=h)
+    last, *states = _as_planned(params, inputs, options)
     return last, states
 
 
-def run_steps(params: Params, run: Run, options: Any) -> Trajectory:
-    """Run every step in one piece, as planned."""
-    if run.n_steps == 0:  # with `jax.disable_jit` a scan needs one
-        nothing = run.h0[None][:0]
-        return Trajectory(run.h0, nothing, nothing, None)
-    plan = plan_for(params, run, options)
-    run = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), run)
-    last, *states = (run_by_rule if plan.by_rule else run_loop)(plan, params, run)
+def _as_planned(params: Params, inputs: Inputs, options: Any) -> Trajectory:
+    """Run every step in one segment, as planned."""
+    if inputs.n_steps == 0:  # with `jax.disable_jit` a scan needs one
+        nothing = inputs.h0[None][:0]
+        return Trajectory(inputs.h0, nothing, nothing, None)
+    plan = plan_for(params, inputs, options)
+    inputs = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), inputs)
+    last, *states = (loop_by_rule if plan.by_rule else loop)(plan, params, inputs)
     expand = partial(jax.lax.expand_dims, dimensions=[axis + 1 for axis in plan.squeezed])
     return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))

@@ -33,8 +33,8 @@ NO_ARRAYS: Values = (
 )
 # Without lists, as the states of layers or directions may be in one.
 NO_STATES = tuple(each for each in NO_ARRAYS if not isinstance(each, list))
-NO_INTEGERS: Values = (-3, 2.0, math.nan, "2", np.int64(2), [2], (), np.array(2))
-COUNTS: Values = (0, True, *NO_INTEGERS)
+NO_INTEGERS: Values = (-3, True, 2.0, math.nan, "2", np.int64(2), [2], (), np.array(2))
+COUNTS: Values = (0, *NO_INTEGERS)
 BOOLS: Values = (None, 0, 1, 2.0, "yes", np.bool_(True), [], np.array(True), jnp.tanh)
 RATES: Values = (
     *(-0.1, 1, 1.5, math.nan, math.inf, "0.5", None, True, 1j),

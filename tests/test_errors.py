@@ -22,9 +22,9 @@ X = np.ones((3, 5, 2), np.float32)
 
 # What a message says, and what is wrong in the call.
 WRONG: dict[str, dict[str, Any]] = {
-    r"ValueError: x must be of shape \(\*batch, n_steps, n_features\), ending in 2 to fit "
+    r"ValueError: x must be of shape \(\*batch, n_steps, n_features\) with n_features = 2 to fit "
     r"params.wx of shape \(2, 4\), but is of shape \(3, 5, 1\)": {"x": X[..., :1]},
-    r"ValueError: x must be of shape \(\*batch, n_steps, n_features\), .* \(2,\)": {"x": X[0, 0]},
+    r"ValueError: x must be of shape \(\*batch, n_steps, n_features\) .* \(2,\)": {"x": X[0, 0]},
     "TypeError: x must be an array of real numbers, but is None": {"x": None},
     "TypeError: params.wh must be an array of real numbers, but is None": {
         "params": PARAMS._replace(wh=None)
@@ -35,8 +35,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "TypeError: x must be an array .* but is a list": {"x": [[[1.0, 2.0]], [[1.0]]]},
     r"TypeError: x must be an array .*jnp.asarray.* is a list": {"x": [X[0]]},
     "TypeError: x must be an array of real numbers, but is .* dtype complex64": {"x": X * 1j},
-    r"ValueError: h0 must be broadcastable to \(\*batch, n_nodes\) = \(3, 4\), but is of shape "
-    r"\(2, 4\)": {"h0": WH[:2]},
+    r"ValueError: h0 must be broadcastable to \(\*batch, n_nodes\) with batch = \(3,\), "
+    r"n_nodes = 4, but is of shape \(2, 4\)": {"h0": WH[:2]},
     r"TypeError: h0 must be an array .*jnp.asarray.* is a list": {"h0": [0.0] * 4},
     r"TypeError: params must be an RNNParams \(RNNParams\(\*params\) makes one\), but is a tuple": {
         "params": (WX, WH, B)
@@ -45,32 +45,39 @@ WRONG: dict[str, dict[str, Any]] = {
         "params": PARAMS._asdict()
     },
     "TypeError: params must be an RNNParams, but is a tuple": {"params": (PARAMS,) * 3},
-    r"ValueError: params.wx must be of shape \(n_features, n_nodes\) to fit params.wh of shape "
-    r"\(4, 4\), but is of shape \(2,\)": {"params": PARAMS._replace(wx=WX[:, 0])},
+    r"ValueError: params.wx must be of shape \(n_features, n_nodes\) with n_nodes = 4 to fit "
+    r"params.wh of shape \(4, 4\), but is of shape \(2,\)": {
+        "params": PARAMS._replace(wx=WX[:, 0])
+    },
     r"ValueError: params.wh must be .*jax.vmap maps .* but is of shape \(3, 4, 4\)": {
         "params": RNNParams(*(np.stack([array] * 3) for array in PARAMS))
     },
-    r"ValueError: params.wx must be of shape \(n_features, n_nodes\) to fit params.wh of shape "
-    r"\(3, 3\), but is of shape \(2, 4\)": {"params": PARAMS._replace(wh=WH[:3, :3])},
-    r"ValueError: params.b must be of shape \(n_nodes,\) = \(4,\) .*, but is of shape \(3,\)": {
+    r"ValueError: params.wx must be of shape \(n_features, n_nodes\) with n_nodes = 3 to fit "
+    r"params.wh of shape \(3, 3\), but is of shape \(2, 4\)": {
+        "params": PARAMS._replace(wh=WH[:3, :3])
+    },
+    r"ValueError: params.b must be of shape \(n_nodes,\) with n_nodes = 4 .* is of shape \(3,\)": {
         "params": PARAMS._replace(b=B[:3])
     },
     r"TypeError: params.b must be an array .*jnp.asarray.* is a list": {
         "params": PARAMS._replace(b=[0.0] * 4)
     },
-    r"ValueError: x must be .*, ending in 4 to fit params.wh of shape \(4, 4\), but is of shape": {
+    r"ValueError: x must be .* n_features = 4 to fit params.wh of shape \(4, 4\), but is of": {
         "params": PARAMS._replace(wx=None)
     },
-    r"ValueError: params.wh must be of shape .* \(2, 4\)": {
-        "params": RNNParams(None, WH[:2], None)
+    r"ValueError: params.wh must be of shape \(n_nodes, n_nodes\) with n_nodes = 4 unless a rate "
+    r".* \(2, 4\)": {"params": PARAMS._replace(wh=WH[:2])},
+    r"TypeError: what rate returns must be float32\(3, 2\), as it takes float32\(3, 4\), but is": {
+        "params": PARAMS._replace(wh=WH[:2]),
+        "rate": jnp.tanh,
     },
     r"ValueError: params.wh must be of shape ": {"params": RNNParams(None, 1.0, None)},
-    r"TypeError: activation must be a function, .*tanh, but is 'tanh'": {"activation": "tanh"},
+    r"TypeError: activation must be a function, .*, but is 'tanh'": {"activation": "tanh"},
     r"TypeError: (?s:.*)\nin activation, which takes float32\(3, 4\), \(\*batch, n_nodes\), as": {
         "activation": lambda a: a @ a
     },
-    "TypeError: what activation returns must be of the shape and dtype it is given, "
-    r"float32\(3, 4\), but is ShapeDtypeStruct\(shape=\(3,\), dtype=float32": {
+    r"TypeError: what activation returns must be float32\(3, 4\), as it takes float32\(3, 4\), "
+    r"but is ShapeDtypeStruct\(shape=\(3,\), dtype=float32": {
         "activation": lambda a: jnp.sum(a, axis=-1)
     },
     r"TypeError: what activation returns must be .* float32\(3, 4\), but is .*, dtype=bool": {
@@ -79,14 +86,14 @@ WRONG: dict[str, dict[str, Any]] = {
     r"TypeError: what activation returns must be .* but is \(ShapeDtypeStruct": {
         "activation": lambda a: (a, a)
     },
-    r"ValueError: leak must be broadcastable to \(\*batch, n_steps, n_nodes\) = \(3, 5, 4\), but "
-    r"is of shape \(3,\)": {"leak": np.ones(3)},
-    r"ValueError: lengths must be of shape \(\*batch,\) = \(3,\) to fit x of shape \(3, 5, 2\), "
-    r"but is of shape \(2,\)": {"lengths": np.array([1, 2])},
+    r"ValueError: leak must be broadcastable to \(\*batch, n_steps, n_nodes\) with batch = \(3,\), "
+    r"n_steps = 5, n_nodes = 4, but is of shape \(3,\)": {"leak": np.ones(3)},
+    r"ValueError: lengths must be of shape \(\*batch,\) with batch = \(3,\) to fit x of shape "
+    r"\(3, 5, 2\), but is of shape \(2,\)": {"lengths": np.array([1, 2])},
     "TypeError: lengths must be an array of integers, but is .* dtype float32": {"lengths": B[:3]},
     r"TypeError: lengths must be an array .*jnp.asarray.* is a list": {"lengths": [3, 1, 5]},
-    r"ValueError: resets must be of shape \(\*batch, n_steps\) = \(3, 5\) to fit x of shape "
-    r"\(3, 5, 2\), but is of shape \(5,\)": {"resets": np.ones(5, bool)},
+    r"ValueError: resets must be of shape \(\*batch, n_steps\) with batch = \(3,\), n_steps = 5 "
+    r"to fit x of shape \(3, 5, 2\), but is of shape \(5,\)": {"resets": np.ones(5, bool)},
     r"TypeError: resets must be an array of bools .*astype\(bool\).*, but is .* dtype int32": {
         "resets": np.ones((3, 5), np.int32)
     },
@@ -98,15 +105,14 @@ WRONG: dict[str, dict[str, Any]] = {
         "h0": np.zeros(4),
         "resets": np.ones((3, 5), bool),
     },
-    "TypeError: reverse must be of type bool, but is 2": {"reverse": 2},
+    "TypeError: reverse must be a bool, but is 2": {"reverse": 2},
     "ValueError: checkpoint_every must be at least 1, but is 0": {"checkpoint_every": 0},
-    r"TypeError: checkpoint_every must be of type int \| None, but is 2.0": {
-        "checkpoint_every": 2.0
-    },
+    "TypeError: checkpoint_every must be an integer or None, but is 2.0": {"checkpoint_every": 2.0},
     r"TypeError: \w+\(\) got an unexpected keyword argument 'alpha' \(here: leak": {"alpha": 0.5},
     r"TypeError: \w+\(\) got an unexpected keyword argument 'lenghts'(?! )": {"lenghts": 3},
     "ValueError: unroll must be at least 0, but is -2": {"unroll": -2},
-    r"TypeError: unroll must be of type int \| bool \| None, but is 1.5": {"unroll": 1.5},
+    "TypeError: unroll must be an integer or None, but is 1.5": {"unroll": 1.5},
+    "TypeError: unroll must be an integer or None, but is True": {"unroll": True},
 }
 
 
@@ -126,7 +132,9 @@ def test_bad_calls(
 WRONG_STEPS: dict[str, dict[str, Any]] = {
     r"ValueError: x_t must be .* but is of shape \(3,\)": {"x_t": B[:3]},
     r"TypeError: x_t must be an array .*jnp.asarray.* is a list": {"x_t": [1.0, 2.0]},
-    r"ValueError: h must be .* ending in 4 .* but is of shape \(3,\)": {"h": B[:3]},
+    r"ValueError: h must be .* with n_nodes = 4 to fit params.wh .* but is of shape \(3,\)": {
+        "h": B[:3]
+    },
     r"ValueError: (?s:.*)in the batch axes of h, of shape \(2, 4\), and of x_t, of shape "
     r"\(3, 2\)": {"h": WH[:2], "x_t": X[:, 0]},
     "TypeError: params must be an RNNParams .* but is a tuple": {"params": (WX, WH, B)},
@@ -146,11 +154,11 @@ def test_bad_steps(message: str) -> None:
     [
         (
             lambda: rnn_forward(PARAMS, X, B, jnp.tanh),
-            r"takes 3 arguments by position \(params, x, h0\) and options by name, not 4",
+            r"takes 3 arguments by position \(params, x, h0\) and options by name, but 4",
         ),
         (
             lambda: rnn_stacked((PARAMS,), X, activation=(jnp.tanh,)),
-            "activation must be one for all layers; where they differ, call rnn_states",
+            "activation must be a function, .* .where layers differ, call rnn_states for one after",
         ),
         (lambda: rnn_stacked((PARAMS,), X, leak=(0.5,)), "leak must be one for all layers"),
         (
@@ -160,8 +168,12 @@ def test_bad_steps(message: str) -> None:
         (lambda: rnn_forward(PARAMS, np.array([["text"]])), "^x must be an array of real numbers"),
         (lambda: rnn_forward(PARAMS, X, "text"), "^h0 must be an array of real numbers"),
         (lambda: mask_padding(X[0, 0], np.array(True)), "lengths must be an array of integers"),
-        (lambda: mask_padding(X, np.array([1])), r"array must be of shape \(\*batch, n_steps"),
+        (
+            lambda: mask_padding(X, np.array([1])),
+            r"lengths must be of shape \(\*batch,\) with batch",
+        ),
         (lambda: mask_padding(X, np.array([1, 9, 2])), "lengths must be from 0 to n_steps = 5"),
+        (lambda: mask_padding(X[0, 0, 0], np.array(1)), r"array must be of shape \(\*batch, n_s"),
         (lambda: mask_padding("text", 1), "array must be an array of real numbers"),
     ],
 )

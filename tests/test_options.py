@@ -11,7 +11,7 @@ import pytest
 from hypothesis import find, settings
 
 from jaxrnn import RNNParams, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states
-from jaxrnn.run import DEFAULTS, Options
+from jaxrnn.inputs import DEFAULTS, Options
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
 from tests import bad_calls

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,21 +66,16 @@ def test_nothing_is_checked_by_an_assert_statement() -> None:
         assert not [node.lineno for node in nodes if isinstance(node, ast.Assert)], path
 
 
-def test_functions_have_what_jax_jit_gives() -> None:
-    """And are functions for pickle, help, and classes that have them as attributes."""
+def test_functions_are_functions() -> None:
+    """For `jax.jit`, pickle, help, and classes that have them as attributes."""
     params, x = jaxrnn.init_params(jax.random.key(0), 3, 4), jnp.ones((5, 3))
     run: Any = jaxrnn.rnn_forward
     expected = run(params, x)
-    assert run.lower(params, x).compile()(params, x).shape == expected.shape
-    assert run.trace(params, x).out_info.shape == run.eval_shape(params, x).shape == expected.shape
     mapped: Any = jax.jit(jax.vmap(run, in_axes=(None, 0)))
     assert mapped.trace(params, x[None]).out_info.shape == (1, 4)
-    run.clear_cache()
-    exported: Any = jax.export.export(cast(Any, run))(params, x)
+    exported: Any = jax.export.export(jax.jit(run))(params, x)
     np.testing.assert_array_equal(exported.call(params, x), expected)
     assert pickle.loads(pickle.dumps(run)) is copy.deepcopy(run) is run
-    with pytest.raises(TypeError, match=r"rnn_forward\(\) got an unexpected .* 'lenghts'"):
-        run.lower(params, x, lenghts=None)
 
     class Model:
         last = run
@@ -88,17 +83,3 @@ def test_functions_have_what_jax_jit_gives() -> None:
     assert Model.last is run
     assert Model().last.__func__ is run
     assert "checkpoint_every=None" in pydoc.render_doc(run)
-
-
-def test_equal_ways_to_unroll_are_different_programs() -> None:
-    """True and 0 unroll all steps, False and 1 none, in whatever order they come."""
-    params, x = jaxrnn.init_params(jax.random.key(0), 3, 4), jnp.ones((20, 3))
-
-    def loops(unroll: Any) -> int:
-        return str(jaxrnn.rnn_forward.lower(params, x, unroll=unroll).as_text()).count("while")
-
-    assert loops(1) == loops(False) > 0
-    assert loops(True) == loops(0) == 0
-    jaxrnn.rnn_forward.clear_cache()
-    assert (loops(True), loops(0)) == (0, 0)
-    assert loops(False) == loops(1) > 0

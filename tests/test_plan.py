@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrnn import RNNParams
 from jaxrnn.arguments import prepare_run
-from jaxrnn.plan import Plan, plan_derivative, plan_for
-from jaxrnn.run import DEFAULTS
+from jaxrnn.inputs import DEFAULTS
+from jaxrnn.plan import BATCH, PLAIN, SINGLE, SMALL, Plan, plan_derivative, plan_for
 from jaxrnn.testing import oracle
 from tests.compiled import n_products, products_in_loops
 from tests.helpers import IS_LONG, WAYS, assert_close, curved, every_value, numbers, own_tanh
@@ -52,9 +52,7 @@ class Row(NamedTuple):
     dtype: Any = np.float64
 
 
-RULE = Plan(by_rule=True)
-SUMS = Plan(by_rule=True, as_sums=True, in_place=True, segment=2)
-BATCH = Plan(by_rule=True, in_place=True, segment=2, at_once=True)
+SUMS, BATCHED = SMALL._replace(segment=2), BATCH._replace(segment=2)
 FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
 STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
@@ -63,48 +61,50 @@ UNROLL = {"unroll": 3, "reverse": True}
 BY_RATE: Any = {"activation": jax.nn.identity, "rate": jnp.tanh}
 CURRENTS = BY_RATE | LEAK
 ROWS = {
-    "few steps": Row(Plan(), n_steps=4),
+    "few steps": Row(PLAIN, n_steps=4),
     "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=4),
     "few steps on a GPU": Row(Plan(unroll=8), n_steps=4, backend="gpu"),
     "own activation": Row(Plan(own_tanh), (1,), options=OWN),
     "own activation, unroll": Row(Plan(own_tanh, reverse=True, unroll=3), options=OWN | UNROLL),
-    "one sequence": Row(RULE, ()),
+    "one sequence": Row(SINGLE, ()),
     "a batch of one": Row(Plan(squeezed=(0, 1), by_rule=True), (1, 1)),
-    "one sequence, leak": Row(Plan(), (), options=LEAK),
+    "one sequence, leak": Row(PLAIN, (), options=LEAK),
     "a batch of one, leak": Row(Plan(squeezed=(0,)), (1,), options=LEAK),
-    "one sequence, symbolic steps": Row(RULE, (), symbols=OF_ONE),
-    "one sequence, symbolic steps, leak": Row(Plan(), (), options=LEAK, symbols=OF_ONE),
-    "one sequence on a GPU": Row(RULE._replace(**FIRST, at_once=True, unroll=8), (), backend="gpu"),
-    "long": Row(RULE._replace(segment=64), (), 4096, 2),
+    "one sequence, symbolic steps": Row(SINGLE, (), symbols=OF_ONE),
+    "one sequence, symbolic steps, leak": Row(PLAIN, (), options=LEAK, symbols=OF_ONE),
+    "one sequence on a GPU": Row(
+        SINGLE._replace(**FIRST, at_once=True, unroll=8), (), backend="gpu"
+    ),
+    "long": Row(SINGLE._replace(segment=64), (), 4096, 2),
     "long, a batch of one, leak": Row(
         Plan(squeezed=(0,), by_rule=True, segment=64), (1,), 4096, 2, options=LEAK
     ),
     "small": Row(SUMS),
     "small, prime steps, leak": Row(SUMS, (2,), 7, options=LEAK),
     "small, an axis of one": Row(SUMS._replace(squeezed=(0,)), (1, 2)),
-    "small, symbolic steps": Row(SUMS._replace(segment=None), symbols=STEPS),
+    "small, symbolic steps": Row(SUMS._replace(segment=None, at_once=False), symbols=STEPS),
     "small on a GPU": Row(SUMS._replace(unroll=8), backend="gpu"),
     "small on a GPU, unroll": Row(SUMS, options={"unroll": 1}, backend="gpu"),
-    "small, bfloat16": Row(BATCH, dtype=jnp.bfloat16),
+    "small, bfloat16": Row(BATCHED, dtype=jnp.bfloat16),
     "small, shared": Row(SUMS._replace(**SHARED), axis=AxisType.Explicit),
     "a batch of one, shared": Row(SUMS._replace(**SHARED), (1,), axis=AxisType.Explicit),
-    "small, symbolic batch": Row(BATCH, symbols=("n, ...", "n, ...")),
-    "large": Row(BATCH, n_nodes=25),
-    "large, leak": Row(BATCH, n_nodes=25, options=LEAK),
-    "large, prime steps": Row(BATCH, (2,), 7, 50),
-    "large, symbolic steps": Row(Plan(by_rule=True, in_place=True), n_nodes=25, symbols=STEPS),
+    "small, symbolic batch": Row(BATCHED, symbols=("n, ...", "n, ...")),
+    "large": Row(BATCHED, n_nodes=25),
+    "large, leak": Row(BATCHED, n_nodes=25, options=LEAK),
+    "large, prime steps": Row(BATCHED, (2,), 7, 50),
+    "large, symbolic steps": Row(BATCH._replace(at_once=False), n_nodes=25, symbols=STEPS),
     "large, symbolic steps on a GPU": Row(
-        Plan(by_rule=True, in_place=True, **FIRST), n_nodes=25, symbols=STEPS, backend="gpu"
+        BATCH._replace(**FIRST, at_once=False), n_nodes=25, symbols=STEPS, backend="gpu"
     ),
     "own rate": Row(Plan(rate=own_tanh), options={"rate": own_tanh}),
     "small, currents": Row(SUMS._replace(**BY_RATE), options=CURRENTS),
-    "large, currents": Row(BATCH._replace(**BY_RATE), n_nodes=25, options=CURRENTS),
-    "one sequence, rate": Row(RULE._replace(rate=jnp.tanh), (), options={"rate": jnp.tanh}),
-    "large on a GPU": Row(BATCH._replace(**FIRST, unroll=8), n_nodes=25, backend="gpu"),
-    "large on a TPU": Row(BATCH._replace(**FIRST), n_nodes=25, backend="tpu"),
-    "large, shared": Row(BATCH._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
+    "large, currents": Row(BATCHED._replace(**BY_RATE), n_nodes=25, options=CURRENTS),
+    "one sequence, rate": Row(SINGLE._replace(rate=jnp.tanh), (), options={"rate": jnp.tanh}),
+    "large on a GPU": Row(BATCHED._replace(**FIRST, unroll=8), n_nodes=25, backend="gpu"),
+    "large on a TPU": Row(BATCHED._replace(**FIRST), n_nodes=25, backend="tpu"),
+    "large, shared": Row(BATCHED._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
     "large, shared, on a TPU": Row(
-        BATCH._replace(**FIRST, **SHARED), n_nodes=25, axis=AxisType.Explicit, backend="tpu"
+        BATCHED._replace(**FIRST, **SHARED), n_nodes=25, axis=AxisType.Explicit, backend="tpu"
     ),
 }
 
@@ -191,7 +191,7 @@ def test_every_field_has_every_value() -> None:
     ("name", "by", "changes"),
     [
         *(("small", each, {}) for each in ("wx", "wh", "x")),
-        *(("small", each, {"as_sums": False, "segment": None}) for each in ("b", "h0")),
+        *(("small", each, {"at_once": False, "segment": None}) for each in ("b", "h0")),
         *(("large, leak", each, {"at_once": False, "segment": None}) for each in ("b", "leak")),
         ("large, symbolic steps", "b", {}),
         ("long", "h0", {}),
@@ -318,7 +318,7 @@ KINDS: dict[str, Any] = {
 over_kinds = pytest.mark.parametrize("kind", KINDS)
 # Of the loops over the steps forward, over the segments, and over the steps of a segment. One
 # sequence has no segments.
-IN_LOOPS = {"small": [0, 0, 0], "large": [1, 2, 1], "one sequence": [1, 1]}
+IN_LOOPS = {"small": [0, 2, 1], "large": [1, 2, 1], "one sequence": [1, 1]}
 
 
 @over_kinds
@@ -332,7 +332,7 @@ IN_LOOPS = {"small": [0, 0, 0], "large": [1, 2, 1], "one sequence": [1, 1]}
 )
 @pytest.mark.usefixtures("place")
 def test_on_accelerators_a_step_has_one_product(row: Row, in_loops: list[int], kind: str) -> None:
-    """None in a small network. Also under `vmap`, which adds no loop and no product."""
+    """None in the forward loop of a small network. Also under `vmap`, which adds no loop and no product."""
     function, args = KINDS[kind], arguments(row)
     for _ in range(3):
         counts = products_in_loops(function, args, {"gpu": "cuda"}.get(row.backend, row.backend))
@@ -340,13 +340,12 @@ def test_on_accelerators_a_step_has_one_product(row: Row, in_loops: list[int], k
         function, args = jax.vmap(function), jax.tree.map(lambda array: np.stack([array] * 3), args)
 
 
-@over_kinds
-def test_small_products_are_sums(kind: str) -> None:
-    """Those of one small network and of many; larger ones have products."""
-    function, small = KINDS[kind], arguments(ROWS["small"])
-    assert n_products(function, *small) == 0
-    assert n_products(jax.vmap(function), *jax.tree.map(lambda a: np.stack([a] * 3), small)) == 0
-    assert n_products(function, *arguments(ROWS["large"])) > 0
+def test_small_products_are_sums() -> None:
+    """In the forward loop, of one small network and of many; larger ones have products."""
+    small = arguments(ROWS["small"])
+    assert n_products(forward, *small) == 0
+    assert n_products(jax.vmap(forward), *jax.tree.map(lambda a: np.stack([a] * 3), small)) == 0
+    assert n_products(forward, *arguments(ROWS["large"])) > 0
 
 
 @pytest.mark.parametrize(
