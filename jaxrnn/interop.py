@@ -10,7 +10,9 @@ Each `to_...` undoes its `from_...`, with two exceptions. torch and ONNX add two
 comes in, and goes out as the first of the two, beside zeros. Flax's `residual` rounds.
 
 The outputs are those of the other library at all real steps. In the padding `h` holds, where torch,
-ONNX and Keras's `Bidirectional` have zeros, and Flax runs on.
+ONNX and Keras's `Bidirectional` have zeros, and Flax runs on: with length 0 its last state is one
+of the padding, not the initial one. Keras with a mask and `unroll=True` has zeros, not the initial
+state, before the first real step.
 
 The mappings hold weights alone, so nothing here can see the other library's settings. A setting
 that is not passed on changes the outputs, and no error says so:
@@ -36,6 +38,14 @@ that is not passed on changes the outputs, and no error says so:
 - Dropout: torch's is that of `rnn_stacked`. Keras's `dropout` is one mask of the inputs for all
   steps: multiply `x` by it. Its `recurrent_dropout` is one of the states: as a `rate`, such as
   `rate=lambda h: h * mask / keep`, where entries of `mask` are 1 with probability `keep`, else 0.
+  With several layers it needs the loop below: in `rnn_stacked` a `rate` also acts on what goes up
+  to the next layer.
+
+Layers whose options differ, as those of Keras may, run in a loop. For a penalty on the states of
+all layers, keep each `h` in a list.
+
+    for params, options in zip(layers, options_of_layers):
+        x = rnn_states(params, x, **options).h
 
 A network may also be part of a model of another library. In a module of Equinox, `RNNParams` is a
 field like any other, as it is a pytree:

@@ -550,6 +550,32 @@ def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
 
 @KERAS[0]
 @KERAS[1]
+def test_layers_of_keras_with_dropout_are_a_loop() -> None:
+    """That of the docstring. Masks that are fixed drop half of the inputs and of all states."""
+    import keras
+
+    kept: Any = [np.float32(each > 0) / 0.5 for each in numbers((2, 3), (2, 4), (2, 4))]
+    of_inputs, of_states = (kept[0], None), kept[1:]
+    theirs: Any = np.float32(X)
+    layers, options_of_layers = [], []
+    for activation, *masks in zip(ACTIVATIONS, of_inputs, of_states, strict=True):
+        options: Any = {"dropout": 0.5, "recurrent_dropout": 0.5, "return_sequences": True}
+        layer = keras.layers.SimpleRNN(N_NODES, activation, **options)
+        layer.cell.get_dropout_mask = lambda _, mask=masks[0]: mask
+        layer.cell.get_recurrent_dropout_mask = lambda _, mask=masks[1]: mask
+        theirs = layer(theirs, training=True)
+        layers.append(interop.from_keras({each.name: each.numpy() for each in layer.weights}))
+        rate = partial(jnp.multiply, masks[1])
+        options_of_layers.append({"activation": ACTIVATIONS[activation], "rate": rate})
+    names: Any = {"layers": layers, "options_of_layers": options_of_layers}
+    names |= {"x": np.float32(X) * kept[0][:, None], "rnn_states": rnn_states}
+    (loop,) = re.findall(r"^ {4}for params, options in .*\n.*$", interop.__doc__, re.MULTILINE)
+    exec(dedent(loop), names)
+    assert_close(names["x"], theirs, 1e-6)
+
+
+@KERAS[0]
+@KERAS[1]
 def test_the_directions_of_keras_are_read_one_by_one() -> None:
     import keras
 
