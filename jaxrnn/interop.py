@@ -75,21 +75,24 @@ Flax linen draws it by `self.param`:
             draw = lambda key: init_params(key, x.shape[-1], 16, **LEARNABLE)
             return linen.Dense(1)(rnn_forward(self.param("rnn", draw), x))
 
-In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. Do not put a
-whole `RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.
+In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. `nnx.data` says
+that an attribute holds such arrays. It takes one `RNNParams` as well as layers. Do not put a whole
+`RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.
 
+    import jax
     from flax import nnx
-    from jaxrnn import LEARNABLE, RNNParams, init_params, rnn_forward
+    from jaxrnn import LEARNABLE, init_stacked, rnn_stacked
 
     class Model(nnx.Module):
         def __init__(self, rngs):
-            wx, wh, b = init_params(rngs.params(), 3, 16, **LEARNABLE)
-            self.wx, self.wh, self.b = nnx.Param(wx), nnx.Param(wh), nnx.Param(b)
+            layers = init_stacked(rngs.params(), 3, (16, 16), **LEARNABLE)
+            self.layers = nnx.data(jax.tree.map(nnx.Param, layers))
             self.readout = nnx.Linear(16, 1, rngs=rngs)
 
         def __call__(self, x):
-            params = RNNParams(self.wx[...], self.wh[...], self.b[...])
-            return self.readout(rnn_forward(params, x))
+            is_param = lambda each: isinstance(each, nnx.Param)
+            layers = jax.tree.map(lambda param: param[...], self.layers, is_leaf=is_param)
+            return self.readout(rnn_stacked(layers, x).h[..., -1, :])
 """
 
 import re
