@@ -1,7 +1,8 @@
-"""Weights from and to other libraries, as plain mappings of arrays. It imports none of them.
+"""Weights from and to other libraries and files, as plain mappings. It imports none of them.
 
     layers = interop.from_torch(rnn.state_dict())                     # for rnn_stacked
     rnn.load_state_dict({k: torch.from_numpy(v) for k, v in interop.to_torch(layers).items()})
+    safetensors.numpy.save_file(interop.to_flat(layers), path)        # or np.savez, or Orbax
 
 Arrays that come in may be anything that NumPy can read. NumPy cannot read torch's bfloat16: convert
 that with `.float()` first. Arrays that go out are new NumPy arrays, and dtypes stay as they are.
@@ -9,7 +10,9 @@ Each `to_...` undoes its `from_...`, with two exceptions. torch and ONNX add two
 comes in, and goes out as the first of the two, beside zeros. Flax's `residual` rounds.
 
 The outputs are those of the other library at all real steps. In the padding `h` holds, where torch,
-ONNX and Keras's `Bidirectional` have zeros, and Flax runs on.
+ONNX and Keras's `Bidirectional` have zeros, and Flax runs on: with length 0 its last state is one
+of the padding, not the initial one. Keras with a mask and `unroll=True` has zeros, not the initial
+state, before the first real step.
 
 The mappings hold weights alone, so nothing here can see the other library's settings. A setting
 that is not passed on changes the outputs, and no error says so:
@@ -35,6 +38,14 @@ that is not passed on changes the outputs, and no error says so:
 - Dropout: torch's is that of `rnn_stacked`. Keras's `dropout` is one mask of the inputs for all
   steps: multiply `x` by it. Its `recurrent_dropout` is one of the states: as a `rate`, such as
   `rate=lambda h: h * mask / keep`, where entries of `mask` are 1 with probability `keep`, else 0.
+  With several layers it needs the loop below: in `rnn_stacked` a `rate` also acts on what goes up
+  to the next layer.
+
+Layers whose options differ, as those of Keras may, run in a loop. For a penalty on the states of
+all layers, keep each `h` in a list.
+
+    for params, options in zip(layers, options_of_layers):
+        x = rnn_states(params, x, **options).h
 
 A network may also be part of a model of another library. In a module of Equinox, `RNNParams` is a
 field like any other, as it is a pytree:
@@ -64,21 +75,24 @@ Flax linen draws it by `self.param`:
             draw = lambda key: init_params(key, x.shape[-1], 16, **LEARNABLE)
             return linen.Dense(1)(rnn_forward(self.param("rnn", draw), x))
 
-In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. Do not put a
-whole `RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.
+In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. `nnx.data` says
+that an attribute holds such arrays. It takes one `RNNParams` as well as layers. Do not put a whole
+`RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.
 
+    import jax
     from flax import nnx
-    from jaxrnn import LEARNABLE, RNNParams, init_params, rnn_forward
+    from jaxrnn import LEARNABLE, init_stacked, rnn_stacked
 
     class Model(nnx.Module):
         def __init__(self, rngs):
-            wx, wh, b = init_params(rngs.params(), 3, 16, **LEARNABLE)
-            self.wx, self.wh, self.b = nnx.Param(wx), nnx.Param(wh), nnx.Param(b)
+            layers = init_stacked(rngs.params(), 3, (16, 16), **LEARNABLE)
+            self.layers = nnx.data(jax.tree.map(nnx.Param, layers))
             self.readout = nnx.Linear(16, 1, rngs=rngs)
 
         def __call__(self, x):
-            params = RNNParams(self.wx[...], self.wh[...], self.b[...])
-            return self.readout(rnn_forward(params, x))
+            is_param = lambda each: isinstance(each, nnx.Param)
+            layers = jax.tree.map(lambda param: param[...], self.layers, is_leaf=is_param)
+            return self.readout(rnn_stacked(layers, x).h[..., -1, :])
 """
 
 import re
@@ -94,6 +108,111 @@ from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
 
 Array: TypeAlias = NDArray[Any]
+_WAYS = {1: ("",), 2: ("forward.", "backward.")}  # names of one direction or two in a flat mapping
+
+
+# Not of `Array`, as type checkers then refuse `np.savez(path, **to_flat(layers))`.
+def to_flat(layers: RNNParams[Any] | Sequence[Layer[Any]]) -> dict[str, Any]:
+    """One network or layers as one flat mapping, to be saved in a file.
+
+    safetensors, `np.savez` and Orbax take it. `np.savez` does not keep bfloat16, and Orbax refuses
+    arrays without entries.
+
+    Args:
+      layers: an `RNNParams`, or the layers of `rnn_stacked`. Give the pair of `rnn_bidirectional`
+        as `(pair,)`, as two `RNNParams` are two layers. All arrays may have leading axes, as in a
+        stack for `jax.vmap`.
+
+    Returns:
+      Of an `RNNParams` the entries `wx`, `wh` and `b`. Of layers `layers.0.wx` and so on, or
+      `layers.0.forward.wx` and `layers.0.backward.wx` where one is a pair. None has no entry.
+
+    Raises:
+      TypeError, ValueError: `layers` are not as above, or `from_flat` would refuse an array.
+
+    Example:
+        import tempfile
+        from pathlib import Path
+        import jax
+        import numpy as np
+        from jaxrnn import init_stacked, interop
+
+        layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True, b_init=None)
+        path = Path(tempfile.mkdtemp()) / "layers.npz"
+        np.savez(path, **interop.to_flat(layers))  # safetensors.numpy.save_file(flat, path)
+        with np.load(path) as flat:  # flat = safetensors.numpy.load_file(path)
+            loaded = interop.from_flat(flat)
+        assert np.array_equal(loaded[1][0].wx, layers[1][0].wx) and loaded[1][0].b is None
+    """
+    networks: dict[str, RNNParams[Any]] = {}
+    if isinstance(layers, RNNParams):
+        networks[""] = layers
+    else:
+        check_layers(layers)
+        for i, layer in enumerate(layers):
+            pair = (layer,) if isinstance(layer, RNNParams) else layer
+            ways = zip(_WAYS[len(pair)], pair, strict=True)
+            networks |= {f"layers.{i}.{way}": params for way, params in ways}
+    flat = {
+        start + field: _array(f"flat[{start + field!r}]", value)
+        for start, params in networks.items()
+        for field, value in params._asdict().items()
+        if value is not None
+    }
+    from_flat(flat)  # so that nothing is saved that cannot be read
+    return flat
+
+
+def from_flat(flat: Mapping[str, Any]) -> RNNParams[Array] | tuple[Layer[Array], ...]:
+    """What `to_flat` was given: an `RNNParams`, or a tuple of layers.
+
+    Args:
+      flat: `wh` `(*sets, n_nodes, n_nodes)`, and `wx` `(*sets, n_features, n_nodes)` and `b`
+        `(*sets, n_nodes)` or none, with the names of `to_flat`. Take out first what else a file
+        has, such as a readout.
+
+    Raises:
+      TypeError: it is not a mapping, or an entry is not an array of real numbers.
+      ValueError: an entry is missing, has a shape that does not fit the other entries of its
+        network, or has none of these names.
+
+    Example:
+        import tempfile
+        from pathlib import Path
+        import jax
+        import orbax.checkpoint as ocp
+        from jaxrnn import init_params, interop
+
+        path = Path(tempfile.mkdtemp()) / "params"
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path, interop.to_flat(init_params(jax.random.key(0), 3, 16)))
+            checkpointer.wait_until_finished()
+            params = interop.from_flat(checkpointer.restore(path))
+        assert params.wx.shape == (3, 16)
+    """
+    rest = _entries("flat", flat)
+    found = [re.match(r"layers\.(\d{1,9})\.((?:for|back)ward\.)?", str(key)) for key in rest]
+    n_ways = {int(place[1]): 2 if place[2] else 1 for place in found if place}
+    if not n_ways:
+        network = _take_network(rest, "")
+        _refuse_others("flat", rest)
+        return network
+    layers: list[Layer[Array]] = []
+    for i in range(len(n_ways)):
+        layer = [_take_network(rest, f"layers.{i}.{way}") for way in _WAYS[n_ways.get(i, 1)]]
+        layers.append(layer[0] if len(layer) == 1 else (layer[0], layer[1]))
+    _refuse_others("flat", rest)
+    return tuple(layers)
+
+
+def _take_network(rest: dict[str, Any], start: str) -> RNNParams[Array]:
+    wh = _take(rest, "flat", f"{start}wh", ("*sets", "n_nodes", "n_nodes"))
+    shapes = {"wx": ("*sets", "n_features", wh.shape[-1]), "b": ("*sets", wh.shape[-1])}
+    wx, b = (
+        _take(rest, "flat", start + field, shape) if start + field in rest else None
+        for field, shape in shapes.items()
+    )
+    return RNNParams(wx, wh, b)
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
@@ -482,15 +601,18 @@ def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _take(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ...]) -> Array:
-    """Take out an array of a shape, in which a size that is given as a word may be any."""
+    """Take out an array of a shape, in which each word stands for a size, and `*sets` for any."""
     if key not in rest:
         raise ValueError(
             f"{name} must have an entry {key!r}; besides those read it has {list(rest)}"
         )
     array = _array(f"{name}[{key!r}]", rest.pop(key))
-    fits = array.ndim == len(shape) and all(
-        isinstance(wanted, str) or size == wanted
-        for size, wanted in zip(array.shape, shape, strict=True)
+    axes = shape[1:] if shape[0] == "*sets" else shape
+    sizes = array.shape if axes == shape else array.shape[-len(axes) :]
+    known: dict[str, int] = {}
+    fits = len(sizes) == len(axes) and all(
+        size == (known.setdefault(axis, size) if isinstance(axis, str) else axis)
+        for size, axis in zip(sizes, axes, strict=True)
     )
     expected = f"of shape ({', '.join(map(str, shape))})"
     require(fits, f"{name}[{key!r}]", expected, array, ValueError)

@@ -48,30 +48,28 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
       b: bias, `(n_nodes,)`, or None for a network without one.
 
     Example:
-      Saving and loading, with NumPy.
+      Saving and loading, with NumPy. `help(jaxrnn.interop.to_flat)` has layers and other formats.
 
         import tempfile
         from pathlib import Path
         import jax
+        import jax.numpy as jnp
         import numpy as np
-        from jaxrnn import RNNParams, init_params
+        from jaxrnn import init_params, interop, rnn_forward
 
-        params = init_params(jax.random.key(0), 3, 16)
-        folder = Path(tempfile.mkdtemp())
-        np.savez(folder / "params.npz", **params._asdict())
-        with np.load(folder / "params.npz") as arrays:
-            loaded = RNNParams(**arrays)
+        params, folder = init_params(jax.random.key(0), 3, 16), Path(tempfile.mkdtemp())
+        np.savez(folder / "params.npz", **interop.to_flat(params))
+        with np.load(folder / "params.npz") as flat:
+            loaded = interop.from_flat(flat)
         assert np.array_equal(loaded.wh, params.wh)
 
-      The same with Orbax.
+      A program exported by `jax.export`. Where it takes or returns jaxrnn's named tuples, a process
+      must import jaxrnn before `deserialize`, which otherwise tells of "an unregistered type".
 
-        import orbax.checkpoint as ocp
-
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / "params", params)
-            checkpointer.wait_until_finished()
-            restored = checkpointer.restore(folder / "params", params)
-        assert isinstance(restored, RNNParams) and np.array_equal(restored.wh, params.wh)
+        x = jnp.ones((2, 5, 3))
+        (folder / "program").write_bytes(jax.export.export(rnn_forward)(params, x).serialize())
+        program = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
+        assert jnp.allclose(program.call(loaded, x), rnn_forward(params, x), atol=1e-6)
     """
 
     wx: ArrayT | None

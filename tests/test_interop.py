@@ -1,10 +1,14 @@
 """Weights come from and go to other libraries, and give there what they give here."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import combinations
+from pathlib import Path
+from textwrap import dedent
 from typing import Any, TypeAlias
 
 import jax
@@ -43,6 +47,9 @@ WITHOUT_BIAS = PARAMS._replace(b=None)
 # Of weights which the identity does not round.
 EIGHTHS: Any = PARAMS._replace(wh=np.round(8 * PARAMS.wh) / 8)
 RESIDUAL: Any = {"residual": True}
+# With all that may be missing, layers that do not fit each other, and leading axes.
+SETS = RNNParams(*numbers((3, 5), (2, 1, 5, 5), (2, 5)))
+MIXED: Any = (PARAMS._replace(wx=None), (PAIR[0]._replace(b=None), PAIR[1]), SETS)
 
 ROUND_TRIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
     "torch": (interop.to_torch, interop.from_torch, network(3)),
@@ -55,6 +62,11 @@ ROUND_TRIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
     "onnx, no bias": (interop.to_onnx, interop.from_onnx, WITHOUT_BIAS),
     "keras": (interop.to_keras, interop.from_keras, PARAMS),
     "keras, no bias": (interop.to_keras, interop.from_keras, WITHOUT_BIAS),
+    "flat, one network": (interop.to_flat, interop.from_flat, PARAMS._replace(wx=None)),
+    "flat, one layer": (interop.to_flat, interop.from_flat, (WITHOUT_BIAS,)),
+    "flat, no features": (interop.to_flat, interop.from_flat, PARAMS._replace(wx=PARAMS.wx[:0])),
+    "flat, layers": (interop.to_flat, interop.from_flat, MIXED),
+    "flat, many layers": (interop.to_flat, interop.from_flat, network(11, bidirectional=True)),
 }
 for name, to, back in (
     ("linen", interop.to_linen, interop.from_linen),
@@ -135,6 +147,7 @@ THREE, UNEQUAL = "layers of [4, 4, 4] nodes, but is of shape", (np.ones(4), np.o
 RAGGED = {"R": [[1], [1, 2]]}
 LSTM = {"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}
 WITH_BIAS = LINEN | {"h": {"kernel": PARAMS.wh, "bias": PARAMS.b}}
+FLAT, IN_FILES = interop.to_flat(MIXED), jax.tree.map(np.float32, MIXED)
 
 # By the name of an argument, a function that takes it.
 TAKES: dict[str, Callable[[Any], Any]] = {
@@ -142,6 +155,7 @@ TAKES: dict[str, Callable[[Any], Any]] = {
     "inputs": interop.from_onnx,
     "params": interop.from_linen,
     "state": interop.from_nnx,
+    "flat": lambda flat: (interop.from_flat if isinstance(flat, dict) else interop.to_flat)(flat),
     "layers": interop.to_torch,
     "layer": interop.to_onnx,
     "last": interop.stack_states,
@@ -173,6 +187,28 @@ WRONG: dict[str, dict[str, Any]] = {
         "['h'] must have no other entries, but has ['bias']": WITH_BIAS,
     },
     "ValueError: state": {" must have an entry 'dense_h', but has ['dense_i']": NNX_OF_INPUTS},
+    "TypeError: flat": {
+        "['wh'] must be an array that NumPy can read": {"wh": [[1], [1, 2]]},
+        "['layers.0.b'] must be an array of real numbers": [PARAMS._replace(b="text")],
+    },
+    "ValueError: flat": {
+        " must have an entry 'wh'; besides those read it has ['weight_ih_l0', ": TORCH,
+        " must have an entry 'wh'": PARAMS._replace(wh=None),
+        " must have an entry 'layers.1.wh'": {"layers.0.wh": PARAMS.wh, "layers.7.wh": PARAMS.wh},
+        " must have an entry 'layers.0.forward.wh'": {"layers.0.backward.wh": PARAMS.wh},
+        " must have no other entries, but has ['layers.00.b']": FLAT | {"layers.00.b": PARAMS.b},
+        " must have no other entries, but has ['wx', 'wh', 'b']": FLAT | interop.to_flat(PARAMS),
+        "['layers.0.wh'] must be of shape (*sets, n_nodes, n_nodes), but is of shape (6, 3)": (
+            FLAT | {"layers.0.wh": X[0]}
+        ),
+        "['wh'] must be of shape (*sets, n_nodes, n_nodes), but is of shape (3,)": {"wh": X[0, 0]},
+        "['layers.1.backward.wx'] must be of shape (*sets, n_features, 4), but is of shape (2, ": (
+            FLAT | {"layers.1.backward.wx": X}
+        ),
+        "['layers.0.backward.b'] must be of shape (*sets, 4), but is of shape (3,)": (
+            [(PAIR[0], PAIR[1]._replace(b=X[0, 0]))]
+        ),
+    },
     "ValueError: layers": {
         " must all have as many directions for torch, but layers[0] has 2 and": (PAIR, PARAMS),
         "[1] must have wx of shape (4, 4) for torch, but has (4, 5)": (PARAMS, UNLIKE),
@@ -224,6 +260,37 @@ def test_torch_has_all_biases_or_none(mapping: Any) -> None:
                 interop.from_torch({k: each for k, each in mapping.items() if k not in missing})
 
 
+# Loaded in a new process
+
+
+def in_new_process(script: str, folder: Path) -> str:
+    """What a script prints that is given a folder."""
+    run = [sys.executable, "-c", dedent(script), str(folder)]
+    root = Path(__file__).parent.parent
+    return subprocess.run(run, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_an_exported_program_is_loaded_once_jaxrnn_is_imported(tmp_path: Path) -> None:
+    exported: Any = jax.export.export(jax.jit(lambda *args: rnn_stacked(*args)))((PARAMS,), X)
+    (tmp_path / "program").write_bytes(exported.serialize())
+    script = """
+        import sys
+        from pathlib import Path
+        import jax
+
+        program = bytearray((Path(sys.argv[1]) / "program").read_bytes())
+        try:
+            jax.export.deserialize(program)
+        except ValueError as error:
+            print(error)
+        import jaxrnn
+        print(jax.export.deserialize(program).out_tree)
+    """
+    error, tree = in_new_process(script, tmp_path).splitlines()
+    assert "an unregistered type `jaxrnn." in error
+    assert "LayerStates" in tree
+
+
 # Beside the real libraries
 
 
@@ -232,6 +299,37 @@ def with_library(*modules: str) -> pytest.MarkDecorator:
         any(find_spec(module) is None for module in modules),
         reason="to run it: pip install -e '.[test,interop]'",
     )
+
+
+@with_library("safetensors")
+def test_files_are_read_in_a_new_process(tmp_path: Path) -> None:
+    from orbax.checkpoint import StandardCheckpointer
+    from safetensors.numpy import save_file
+
+    flat = interop.to_flat(IN_FILES)
+    np.savez(tmp_path / "npz", **flat)
+    save_file(flat, tmp_path / "safetensors")
+    with StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "orbax", flat)
+    script = """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        import safetensors.flax
+        import safetensors.numpy
+        from orbax.checkpoint import StandardCheckpointer
+        from jaxrnn.interop import from_flat
+        from tests.helpers import assert_equal
+        from tests.test_interop import IN_FILES
+
+        folder = Path(sys.argv[1])
+        with np.load(folder / "npz.npz") as npz, StandardCheckpointer() as checkpointer:
+            flats = [npz, checkpointer.restore(folder / "orbax")]
+            flats += [safetensors.numpy.load_file(folder / "safetensors")]
+            flats += [safetensors.flax.load_file(folder / "safetensors")]
+            assert_equal([*map(from_flat, flats)], [IN_FILES] * 4)
+    """
+    in_new_process(script, tmp_path)
 
 
 KERAS = with_library("keras"), pytest.mark.filterwarnings("ignore")  # it warns
@@ -448,6 +546,32 @@ def test_a_mask_of_keras_is_a_leak(go_backwards: bool) -> None:
     theirs, _ = run(interop.to_keras(PARAMS), mask > 0)
     ours = rnn_states(PARAMS, np.float32(X), leak=mask[..., None], reverse=go_backwards).h
     assert_close(ours, jnp.flip(theirs, 1) if go_backwards else theirs, 1e-6)
+
+
+@KERAS[0]
+@KERAS[1]
+def test_layers_of_keras_with_dropout_are_a_loop() -> None:
+    """That of the docstring. Masks that are fixed drop half of the inputs and of all states."""
+    import keras
+
+    kept: Any = [np.float32(each > 0) / 0.5 for each in numbers((2, 3), (2, 4), (2, 4))]
+    of_inputs, of_states = (kept[0], None), kept[1:]
+    theirs: Any = np.float32(X)
+    layers, options_of_layers = [], []
+    for activation, *masks in zip(ACTIVATIONS, of_inputs, of_states, strict=True):
+        options: Any = {"dropout": 0.5, "recurrent_dropout": 0.5, "return_sequences": True}
+        layer = keras.layers.SimpleRNN(N_NODES, activation, **options)
+        layer.cell.get_dropout_mask = lambda _, mask=masks[0]: mask
+        layer.cell.get_recurrent_dropout_mask = lambda _, mask=masks[1]: mask
+        theirs = layer(theirs, training=True)
+        layers.append(interop.from_keras({each.name: each.numpy() for each in layer.weights}))
+        rate = partial(jnp.multiply, masks[1])
+        options_of_layers.append({"activation": ACTIVATIONS[activation], "rate": rate})
+    names: Any = {"layers": layers, "options_of_layers": options_of_layers}
+    names |= {"x": np.float32(X) * kept[0][:, None], "rnn_states": rnn_states}
+    (loop,) = re.findall(r"^ {4}for params, options in .*\n.*$", interop.__doc__, re.MULTILINE)
+    exec(dedent(loop), names)
+    assert_close(names["x"], theirs, 1e-6)
 
 
 @KERAS[0]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, interop, rnn_forward
+from jaxrnn import interop, rnn_stacked
 from tests.helpers import assert_close
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
@@ -27,20 +27,20 @@ def model_of(library: str) -> Any:
     return names.get("model", names["Model"])
 
 
-def gradient(params: Any, readout: Any, bias: Any = 0.0) -> Any:
-    """What the gradients of the loss below by the network and its readout must be."""
+def gradient(layers: Any, readout: Any, bias: Any = 0.0) -> Any:
+    """What the gradients of the loss below by the layers and their readout must be."""
 
-    def loss(params: Any, readout: Any) -> Any:
-        return jnp.mean((rnn_forward(params, X) @ readout + bias) ** 2)
+    def loss(layers: Any, readout: Any) -> Any:
+        return jnp.mean((rnn_stacked(layers, X).h[:, -1] @ readout + bias) ** 2)
 
-    return jax.grad(loss, (0, 1))(params, readout)
+    return jax.grad(loss, (0, 1))(layers, readout)
 
 
 def test_equinox() -> None:
     equinox = pytest.importorskip("equinox")
     model = model_of("equinox")
     got = equinox.filter_grad(lambda model: jnp.mean(model(X) ** 2))(model)
-    assert_close((got.rnn, got.readout), gradient(model.rnn, model.readout), 1e-5)
+    assert_close(((got.rnn,), got.readout), gradient((model.rnn,), model.readout), 1e-5)
 
 
 def test_linen() -> None:
@@ -49,8 +49,8 @@ def test_linen() -> None:
     variables = model.init(jax.random.key(0), X)
     got = jax.grad(lambda variables: jnp.mean(model.apply(variables, X) ** 2))(variables)["params"]
     params = variables["params"]
-    expected = gradient(params["rnn"], params["Dense_0"]["kernel"])
-    assert_close((got["rnn"], got["Dense_0"]["kernel"]), expected, 1e-5)
+    expected = gradient((params["rnn"],), params["Dense_0"]["kernel"])
+    assert_close(((got["rnn"],), got["Dense_0"]["kernel"]), expected, 1e-5)
 
 
 def test_nnx_with_its_optimizer() -> None:
@@ -61,12 +61,16 @@ def test_nnx_with_its_optimizer() -> None:
 
     model = model_of("nnx")(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
-    kernel, bias = model.readout.kernel, model.readout.bias
+
+    def weights() -> Any:
+        params = model.layers, model.readout.kernel
+        return jax.tree.map(
+            lambda param: param[...], params, is_leaf=lambda each: isinstance(each, nnx.Param)
+        )
+
     for _ in range(2):
-        arrays = model.wx[...], model.wh[...], model.b[...]
-        by_params, by_kernel = gradient(RNNParams(*arrays), kernel[...], bias[...])
-        expected = [p - 0.1 * g for p, g in zip(arrays, by_params, strict=True)]
-        expected.append(kernel[...] - 0.1 * by_kernel)
+        layers, kernel = before = weights()
+        by_weights = gradient(layers, kernel, model.readout.bias[...])
+        expected = jax.tree.map(lambda weight, g: weight - 0.1 * g, before, by_weights)
         optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(X) ** 2))(model))
-        got = [each[...] for each in (model.wx, model.wh, model.b, kernel)]
-        assert_close(got, expected, 1e-5)
+        assert_close(weights(), expected, 1e-5)
