@@ -319,9 +319,11 @@ def test_only_what_a_function_reads_is_shared(rate: Any) -> None:
     gains, x = jnp.linspace(0.5, 2, 8)[:, None], jnp.broadcast_to(X[:1], X.shape)
 
     def total(gains: Any, x: Any) -> Any:
-        own = {} if rate is None else {"rate": lambda h: rate(gains * h)}
-        own = own or {"activation": lambda a: jnp.tanh(gains * a)}
-        return jnp.sum(rnn_states(SMALL, x, **own).h, axis=(1, 2))
+        def own(a: Any) -> Any:
+            return jnp.tanh(gains * a)
+
+        options: Any = {"activation": own} if rate is None else {"rate": own}
+        return jnp.sum(rnn_states(SMALL, x, **options).h, axis=(1, 2))
 
     def both(gains: Any, x: Any) -> Any:
         return jax.grad(lambda *args: jnp.sum(jnp.sin(total(*args))), (0, 1))(gains, x)

@@ -149,32 +149,37 @@ def test_bad_steps(message: str) -> None:
     assert re.match(message, told.exconly())
 
 
+forward: Any = rnn_forward
+stacked: Any = rnn_stacked
+mask: Any = mask_padding
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (
-            lambda: rnn_forward(PARAMS, X, B, jnp.tanh),
+            lambda: forward(PARAMS, X, B, jnp.tanh),
             r"takes 3 arguments by position \(params, x, h0\) and options by name, but 4",
         ),
         (
-            lambda: rnn_stacked((PARAMS,), X, activation=(jnp.tanh,)),
+            lambda: stacked((PARAMS,), X, activation=(jnp.tanh,)),
             "activation must be a function, .* .where layers differ, call rnn_states for one after",
         ),
-        (lambda: rnn_stacked((PARAMS,), X, leak=(0.5,)), "leak must be one for all layers"),
+        (lambda: stacked((PARAMS,), X, leak=(0.5,)), "leak must be one for all layers"),
         (
-            lambda: rnn_stacked((PARAMS._asdict(),), X),
+            lambda: stacked((PARAMS._asdict(),), X),
             r"layers\[0\] must be an RNNParams .RNNParams\(\*\*layers\[0\]\) makes one. or a pair",
         ),
-        (lambda: rnn_forward(PARAMS, np.array([["text"]])), "^x must be an array of real numbers"),
-        (lambda: rnn_forward(PARAMS, X, "text"), "^h0 must be an array of real numbers"),
-        (lambda: mask_padding(X[0, 0], np.array(True)), "lengths must be an array of integers"),
+        (lambda: forward(PARAMS, np.array([["text"]])), "^x must be an array of real numbers"),
+        (lambda: forward(PARAMS, X, "text"), "^h0 must be an array of real numbers"),
+        (lambda: mask(X[0, 0], np.array(True)), "lengths must be an array of integers"),
         (
-            lambda: mask_padding(X, np.array([1])),
+            lambda: mask(X, np.array([1])),
             r"lengths must be of shape \(\*batch,\) with batch",
         ),
-        (lambda: mask_padding(X, np.array([1, 9, 2])), "lengths must be from 0 to n_steps = 5"),
-        (lambda: mask_padding(X[0, 0, 0], np.array(1)), r"array must be of shape \(\*batch, n_s"),
-        (lambda: mask_padding("text", 1), "array must be an array of real numbers"),
+        (lambda: mask(X, np.array([1, 9, 2])), "lengths must be from 0 to n_steps = 5"),
+        (lambda: mask(X[0, 0, 0], np.array(1)), r"array must be of shape \(\*batch, n_s"),
+        (lambda: mask("text", 1), "array must be an array of real numbers"),
     ],
 )
 def test_other_bad_calls(call: Callable[[], Any], message: str) -> None:

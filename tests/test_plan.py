@@ -332,7 +332,7 @@ IN_LOOPS = {"small": [0, 2, 1], "large": [1, 2, 1], "one sequence": [1, 1]}
 )
 @pytest.mark.usefixtures("place")
 def test_on_accelerators_a_step_has_one_product(row: Row, in_loops: list[int], kind: str) -> None:
-    """None in the forward loop of a small network. Also under `vmap`, which adds no loop and no product."""
+    """None in a small network's, forward. Also under `vmap`, which adds no loop and no product."""
     function, args = KINDS[kind], arguments(row)
     for _ in range(3):
         counts = products_in_loops(function, args, {"gpu": "cuda"}.get(row.backend, row.backend))
