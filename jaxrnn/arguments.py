@@ -11,7 +11,7 @@ from jax.lax import broadcast_to_rank
 
 from jaxrnn.errors import check_shape, noting, require
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Function, Inputs, Steps, zero_where
-from jaxrnn.params import Params, RNNParams, an_rnn_params, is_real
+from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.sharing import alike
 
 
@@ -93,7 +93,7 @@ def promote(
     params: Params, required: dict[str, Any], optional: dict[str, Any]
 ) -> tuple[Params, list[Any]]:
     """Convert everything to arrays of one common floating dtype; what is optional may be None."""
-    require(isinstance(params, RNNParams), "params", an_rnn_params("params", params), params)
+    require(isinstance(params, RNNParams), "params", "an RNNParams", params)
     given = required | {"params.wh": params.wh}
     others = optional | {"params.wx": params.wx, "params.b": params.b}
     given |= {name: each for name, each in others.items() if each is not None}
@@ -177,11 +177,11 @@ def check_square(params: Params, name: str = "params") -> None:
 
 def _check_features(name: str, array: jax.Array, axes: str, params: Params) -> None:
     """Require n_features entries in the last axis; n_nodes without `wx`."""
-    if params.wx is None:
-        n_features, fit = params.wh.shape[1], f"to fit params.wh of shape {params.wh.shape}"
-    else:
-        n_features, fit = params.wx.shape[0], f"to fit params.wx of shape {params.wx.shape}"
-    check_shape(name, array, axes, fit, n_features=n_features)
+    axis, weights = (1, "wh") if params.wx is None else (0, "wx")
+    shape = getattr(params, weights).shape
+    check_shape(
+        name, array, axes, f"to fit params.{weights} of shape {shape}", n_features=shape[axis]
+    )
 
 
 def _check_symbolic(x: jax.Array, options: Any) -> None:

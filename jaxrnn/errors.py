@@ -11,7 +11,13 @@ import numpy as np
 def require(ok: bool, name: str, expected: str, came: Any, error: type = TypeError) -> None:
     """Refuse an argument, by what was expected of it and what came, unless it is as expected."""
     if not ok:
-        raise error(f"{name} must be {expected}, but is {_describe(came):.120}")
+        # What a checkpoint gives back in place of an RNNParams.
+        stars = "**" if isinstance(came, dict) else "*" * isinstance(came, list | tuple)
+        is_one = stars and len(came) == 3 and not any(isinstance(each, tuple) for each in came)
+        hint = (
+            f" (RNNParams({stars}{name}) makes one)" if is_one and "RNNParams" in expected else ""
+        )
+        raise error(f"{name} must be {expected}, but is {_describe(came):.120}{hint}")
 
 
 def check_shape(

@@ -44,14 +44,9 @@ class Options(TypedDict, total=False):
 # Of options that differ from layer to layer.
 WHERE_LAYERS_DIFFER = " (where layers differ, call rnn_states for one after the other)"
 
-STATIC: dict[str, Static] = {
-    name: kind.__metadata__[0]
-    for name, kind in Options.__annotations__.items()
-    if hasattr(kind, "__metadata__")
-}
-DEFAULTS: Any = {
-    name: STATIC[name].default if name in STATIC else None for name in Options.__annotations__
-}
+_KINDS = Options.__annotations__
+STATIC = {name: _KINDS[name].__metadata__[0] for name in _KINDS if "Static" in repr(_KINDS[name])}
+DEFAULTS: Any = {name: STATIC[name].default if name in STATIC else None for name in _KINDS}
 
 
 class Steps(NamedTuple):

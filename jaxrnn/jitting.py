@@ -37,9 +37,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`.
     """
     parameters = _parameters(function)
-    names = [each.name for each in parameters]
-    positional = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
-    static = [name for name in STATIC if name in names]
+    positional = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
+    static = [name for name in STATIC if name in parameters]
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -49,8 +48,15 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     compiled: Any = jax.jit(traced, static_argnames=static)
 
     def with_options(args: Any, kwargs: Any) -> Any:
+        called = function.__name__
+        for name in kwargs.keys() - parameters:
+            ours = f" (here: {OTHER_NAMES[name]})" if name in OTHER_NAMES else ""
+            raise TypeError(f"{called}() got an unexpected keyword argument {name!r}{ours}")
+        if len(args) > len(positional):
+            takes = f"takes {len(positional)} arguments by position ({', '.join(positional)})"
+            raise TypeError(f"{called}() {takes} and options by name, but {len(args)} came")
         check_static(kwargs)
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        arguments = dict(zip(parameters, args, strict=False)) | kwargs
         x_shape: Any = getattr(arguments.get("x"), "shape", ())
         check_lengths(arguments.get("lengths"), x_shape[-2] if len(x_shape) > 1 else None)
         given = {name: kwargs.pop(name) for name in static if name in kwargs}
@@ -65,37 +71,22 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             # The usual call is to cost what a jitted loop costs.
-            if not kwargs and len(args) <= len(positional):
-                return compiled(*args)
-            _check_names(function.__name__, names, positional, args, kwargs)
-            return with_options(args, kwargs)
+            usual = not kwargs and len(args) <= len(positional)
+            return compiled(*args) if usual else with_options(args, kwargs)
         except TypeError as error:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            _note_what_jax_refuses(error, {name: given[name] for name in given.keys() - STATIC})
+            _note_what_jax_refuses(error, dict(zip(parameters, args, strict=False)) | kwargs)
             raise
 
-    vars(call).update(__signature__=Signature(parameters))
+    vars(call).update(__signature__=Signature([*parameters.values()]))
     return call
 
 
-def _parameters(function: Callable[..., Any]) -> list[Parameter]:
+def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The parameters of a function, with each option by name, and without types, for `help`."""
-    *parameters, last = signature(function).parameters.values()
+    *own, last = signature(function).parameters.values()
     defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
-    parameters += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
-    return [each.replace(annotation=each.empty) for each in parameters]
-
-
-def _check_names(
-    function: str, names: list[str], positional: list[str], args: Any, kwargs: Any
-) -> None:
-    """Require options that there are, by name."""
-    for each in kwargs.keys() - names:
-        ours = f" (here: {OTHER_NAMES[each]})" if each in OTHER_NAMES else ""
-        raise TypeError(f"{function}() got an unexpected keyword argument {each!r}{ours}")
-    if len(args) > len(positional):
-        takes = f"takes {len(positional)} arguments by position ({', '.join(positional)})"
-        raise TypeError(f"{function}() {takes} and options by name, but {len(args)} came")
+    own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
+    return {each.name: each.replace(annotation=each.empty) for each in own}
 
 
 def _is_constant(option: Any) -> bool:
@@ -107,7 +98,8 @@ def _is_constant(option: Any) -> bool:
 
 def _note_what_jax_refuses(error: TypeError, arguments: dict[str, Any]) -> None:
     """Name an argument that JAX does not take at all; its own message may have no name."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
+    arrays = {name: each for name, each in arguments.items() if name not in STATIC}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         try:
             jax.eval_shape(lambda _: None, leaf)
         except (TypeError, OverflowError):

@@ -13,15 +13,7 @@ from jaxrnn import running
 from jaxrnn.errors import noting, require
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
 from jaxrnn.jitting import jitted
-from jaxrnn.params import (
-    ArrayT,
-    Draws,
-    RNNParams,
-    an_rnn_params,
-    init_params,
-    named,
-    split_key,
-)
+from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, named, split_key
 from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
 from jaxrnn.sharing import bernoulli_like
@@ -203,13 +195,14 @@ def rnn_stacked(
     check_layers(layers)
     is_one, one = not isinstance(options.get("leak"), list | tuple), "one for all layers"
     require(is_one, "leak", f"{one}{WHERE_LAYERS_DIFFER}", options.get("leak"))
-    states = _as_states(h0, "one for each layer", len(layers))
+    h0 = (None,) * len(layers) if h0 is None else h0
+    check_sequence("h0", h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     goes_up = jax.vmap(partial(rates, Plan(rate=options.get("rate"))), -2, -2)  # of each step
     of_directions: list[jax.Array] = []
     last: list[Any] = []
-    for i, (layer, state) in enumerate(zip(layers, states, strict=True)):
+    for i, (layer, state) in enumerate(zip(layers, h0, strict=True)):
         if i > 0:
             up = jnp.concatenate([*map(goes_up, of_directions)], axis=-1)
             x = up if keys is None or dropout == 0 else _drop(keys[i], float(dropout), up)
@@ -225,24 +218,19 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
     if isinstance(layer, RNNParams):
         trajectory = running.run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
-    states, reverse = _as_states(h0, "one for each direction", 2), options.get("reverse", False)
-    with noting("in the forward direction"), jax.named_scope("forward"):
-        forward, forward_last = _run_layer(layer[0], x, states[0], options)
-    with noting("in the backward direction"), jax.named_scope("backward"):
-        options = {**options, "reverse": not reverse}
-        backward, backward_last = _run_layer(layer[1], x, states[1], options)
-    sizes = [h.shape[-1] for h in forward + backward]
-    expected = "the same in both directions of params"
-    require(sizes[0] == sizes[1], "n_nodes", expected, sizes, ValueError)
-    return forward + backward, (forward_last, backward_last)
-
-
-def _as_states(h0: Any, each: str, n: int) -> Any:
-    """One state, or None, for each layer or direction."""
-    h0 = (None,) * n if h0 is None else h0
-    check_sequence("h0", h0, each)
-    require(len(h0) == n, "h0", f"{n} states, {each}", h0, ValueError)
-    return h0
+    check_sequence("h0", (None, None) if h0 is None else h0, "one for each direction", 2)
+    of_directions: list[jax.Array] = []
+    last: list[jax.Array] = []
+    for i, name in enumerate(("forward", "backward")):
+        turned: Options = {**options, "reverse": options.get("reverse", False) != (i == 1)}
+        with noting(f"in the {name} direction"), jax.named_scope(name):
+            h, h_last = _run_layer(layer[i], x, None if h0 is None else h0[i], turned)
+        of_directions, last = of_directions + h, [*last, h_last]
+    sizes = [h.shape[-1] for h in of_directions]
+    require(
+        sizes[0] == sizes[1], "n_nodes", "the same in both directions of params", sizes, ValueError
+    )
+    return of_directions, tuple(last)
 
 
 def _drop(key: jax.Array, probability: float, h: jax.Array) -> jax.Array:
@@ -260,15 +248,17 @@ def check_layers(layers: Any) -> None:
 def check_layer(name: str, layer: Any) -> None:
     """Require an `RNNParams` or a pair of them."""
     is_layer = isinstance(layer, RNNParams) or _is_pair(layer)
-    expected = f"{an_rnn_params(name, layer)} or a pair (forward, backward) of them"
-    require(is_layer, name, expected, layer)
+    require(is_layer, name, "an RNNParams or a pair (forward, backward) of them", layer)
 
 
-def check_sequence(name: str, value: Any, entries: str) -> None:
-    """Require a tuple or list that is not empty."""
+def check_sequence(name: str, value: Any, entries: str, n: int | None = None) -> None:
+    """Require a tuple or list that is not empty, or that has `n` entries."""
     is_sequence = isinstance(value, tuple | list) and not isinstance(value, RNNParams)
     require(is_sequence, name, f"a tuple or list, {entries}", value)
-    require(len(value) > 0, name, "not empty", value, ValueError)
+    if n is None:
+        require(len(value) > 0, name, "not empty", value, ValueError)
+    else:
+        require(len(value) == n, name, f"{n} states, {entries}", value, ValueError)
 
 
 def _is_pair(layer: Any) -> bool:

@@ -171,15 +171,6 @@ def split_key(key: jax.Array, n: int) -> jax.Array:
         return jax.random.split(key, n)
 
 
-def an_rnn_params(name: str, value: Any) -> str:
-    """What is expected in place of a value, and how to make it of what a checkpoint gives back."""
-    is_list = isinstance(value, list | tuple) and len(value) == len(RNNParams._fields)
-    if is_list and all(each is None or hasattr(each, "shape") for each in value):
-        return f"an RNNParams (RNNParams(*{name}) makes one)"
-    is_dict = isinstance(value, dict) and value.keys() == set(RNNParams._fields)
-    return f"an RNNParams (RNNParams(**{name}) makes one)" if is_dict else "an RNNParams"
-
-
 def is_real(dtype: Any) -> bool:
     """Whether numbers of that type are real: floating, integer or bool."""
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))

@@ -129,26 +129,20 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
 
 
 def in_segments(
-    run_segment: Callable[..., Any],
-    carry: Any,
-    of_steps: Any,
-    n_steps: int,
-    size: int,
-    reverse: bool,
+    run: Callable[..., Any], carry: Any, of_steps: Any, n_steps: int, size: int, reverse: bool
 ) -> tuple[Any, Any]:
     """As `jax.lax.scan` of steps, but over segments of `size` steps; the last may have fewer.
 
-    `run_segment(size, carry, (first, of_steps[first : first + size]))` returns the next carry, and
+    `run(size, carry, (first, of_steps[first : first + size]))` returns the next carry, and
     arrays of its steps. In all arrays of steps, time is first.
     """
     if n_steps == size:  # to reshape a single segment would lose how it is shared among devices
-        return run_segment(size, carry, (0, of_steps))  # type: ignore[no-any-return]
+        return run(size, carry, (0, of_steps))  # type: ignore[no-any-return]
 
     def run_part(carry: Any, start: int, end: int, size: int) -> tuple[Any, Any]:
         n, firsts = (end - start) // size, jnp.arange(start, end, size, dtype=jnp.int32)
         segments = jax.tree.map(lambda a: a[start:end].reshape(n, size, *a.shape[1:]), of_steps)
-        segment = partial(run_segment, size)
-        carry, out = jax.lax.scan(segment, carry, (firsts, segments), reverse=reverse)
+        carry, out = jax.lax.scan(partial(run, size), carry, (firsts, segments), reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)
 
     n_left, out = n_steps % size, []

@@ -38,13 +38,15 @@ WRONG: dict[str, dict[str, Any]] = {
     r"ValueError: h0 must be broadcastable to \(\*batch, n_nodes\) with batch = \(3,\), "
     r"n_nodes = 4, but is of shape \(2, 4\)": {"h0": WH[:2]},
     r"TypeError: h0 must be an array .*jnp.asarray.* is a list": {"h0": [0.0] * 4},
-    r"TypeError: params must be an RNNParams \(RNNParams\(\*params\) makes one\), but is a tuple": {
+    r"TypeError: params must be an RNNParams, but is a tuple .* \(RNNParams\(\*params\) makes": {
         "params": (WX, WH, B)
     },
-    r"TypeError: params must be an RNNParams .RNNParams\(\*\*params\) makes one., but is a dict": {
+    r"TypeError: params must be an RNNParams, but is a dict .* .RNNParams\(\*\*params\) makes": {
         "params": PARAMS._asdict()
     },
-    "TypeError: params must be an RNNParams, but is a tuple": {"params": (PARAMS,) * 3},
+    r"TypeError: params must be an RNNParams, but is a tuple of 3 entries\n": {
+        "params": (PARAMS,) * 3
+    },
     r"ValueError: params.wx must be of shape \(n_features, n_nodes\) with n_nodes = 4 to fit "
     r"params.wh of shape \(4, 4\), but is of shape \(2,\)": {
         "params": PARAMS._replace(wx=WX[:, 0])
@@ -137,7 +139,7 @@ WRONG_STEPS: dict[str, dict[str, Any]] = {
     },
     r"ValueError: (?s:.*)in the batch axes of h, of shape \(2, 4\), and of x_t, of shape "
     r"\(3, 2\)": {"h": WH[:2], "x_t": X[:, 0]},
-    "TypeError: params must be an RNNParams .* but is a tuple": {"params": (WX, WH, B)},
+    "TypeError: params must be an RNNParams, but is a tuple": {"params": (WX, WH, B)},
     "TypeError: activation must be a function, .* but is 'tanh'": {"activation": "tanh"},
 }
 
@@ -168,7 +170,7 @@ mask: Any = mask_padding
         (lambda: stacked((PARAMS,), X, leak=(0.5,)), "leak must be one for all layers"),
         (
             lambda: stacked((PARAMS._asdict(),), X),
-            r"layers\[0\] must be an RNNParams .RNNParams\(\*\*layers\[0\]\) makes one. or a pair",
+            r"layers\[0\] must be an RNNParams or a pair .* .RNNParams\(\*\*layers\[0\]\) makes",
         ),
         (lambda: forward(PARAMS, np.array([["text"]])), "^x must be an array of real numbers"),
         (lambda: forward(PARAMS, X, "text"), "^h0 must be an array of real numbers"),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxrnn.errors import require
+from jaxrnn.errors import check_shape, require
 from jaxrnn.layers import Layer, LayerStates
 from jaxrnn.params import RNNParams
 from jaxrnn.recurrence import RNNStates
@@ -33,10 +33,11 @@ FloatArray = NDArray[np.float64]
 
 
 class Differentiable(NamedTuple):
-    """An activation or a rate of the oracle: an elementwise function, and its derivative.
+    """An activation or a rate of the oracle: a function of one state, and its derivative.
 
-    If the derivative is bool, it selects: where it is false nothing passes. A number would pass NaN
-    on there, as 0 times NaN is NaN.
+    That of an elementwise function is elementwise. If it is bool, it selects: where it is false
+    nothing passes. A number would pass NaN on there, as 0 times NaN is NaN. A rate that returns
+    fewer entries than there are nodes, or more, has a matrix of derivatives, `(n_nodes, n_rates)`.
 
     Example:
         import numpy as np
@@ -162,7 +163,7 @@ class _Run(NamedTuple):
 def _run(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None, options: Options) -> _Run:
     if unknown := options.keys() - Options.__annotations__.keys():
         raise TypeError(f"the oracle has no option {', '.join(sorted(unknown))}")
-    wx, wh, b = _float64(params)
+    wx, wh, b = _float64(params, options.get("rate"))
     x, (activation, rate) = np.asarray(x, np.float64), _functions(options)
     steps, lengths, resets = _steps(x, h0, options)
     h0 = _full_h0(params, x, h0)
@@ -214,8 +215,8 @@ def _steps(
     resets = np.zeros((*batch, n_steps), bool) if resets is None else np.asarray(resets)
     is_named = options.get("resets") is None or options.get("reset_to") is not None or h0 is None
     require(is_named, "reset_to", "given where resets and h0 are", None, ValueError)
-    _require_shape("lengths", lengths, "(*batch,)", (*batch,))
-    _require_shape("resets", resets, "(*batch, n_steps)", (*batch, n_steps))
+    check_shape("lengths", lengths, "*batch", batch=tuple(batch))
+    check_shape("resets", resets, "*batch n_steps", batch=tuple(batch), n_steps=n_steps)
     is_within = bool(np.all((lengths >= 0) & (lengths <= n_steps)))
     require(is_within, "lengths", f"from 0 to n_steps = {n_steps}", lengths.tolist(), ValueError)
     steps = list(range(n_steps))
@@ -286,7 +287,7 @@ def _back_in_time(
     g_h: Any,
 ) -> Any:
     """The gradients by the parameters, `x`, the states before the first step, resets and leaks."""
-    (wx, wh, b), x = _float64(params), np.asarray(x, np.float64)
+    (wx, wh, b), x = _float64(params, options.get("rate")), np.asarray(x, np.float64)
     activation, rate = _functions(options)
     steps, lengths, resets = _steps(x, h0, options)
     leak = _full_leak(run.a.shape, options)
@@ -322,6 +323,8 @@ def _back_in_time(
 
 def _times(derivative: ArrayLike, gh: FloatArray) -> FloatArray:
     factor = np.asarray(derivative)
+    if factor.ndim > gh.ndim:  # a matrix for each state
+        return np.einsum("...ij,...j->...i", factor, gh)  # type: ignore[no-any-return]
     return np.where(factor, gh, 0.0) if factor.dtype == bool else np.asarray(factor * gh)
 
 
@@ -430,26 +433,23 @@ def _as_layer(layer: Layer[Any], of_directions: list[Any]) -> Any:
     return of_directions[0] if isinstance(layer, RNNParams) else tuple(of_directions)
 
 
-def _float64(params: RNNParams[Any]) -> tuple[Any, FloatArray, FloatArray]:
+def _float64(params: RNNParams[Any], rate: Any) -> tuple[Any, FloatArray, FloatArray]:
     wx = None if params.wx is None else np.asarray(params.wx, np.float64)
     wh = np.asarray(params.wh, np.float64)
-    is_square = wh.ndim == 2 and wh.shape[0] == wh.shape[1]
-    require(is_square, "params.wh", "of shape (n_nodes, n_nodes)", wh, ValueError)
-    n_nodes = len(wh)
+    check_shape("params.wh", wh, "n_rates n_nodes")
+    n_nodes = wh.shape[1]
     b = np.zeros(n_nodes) if params.b is None else np.asarray(params.b, np.float64)
-    _require_shape("params.b", b, "(n_nodes,)", (n_nodes,))
+    check_shape("params.b", b, "n_nodes", n_nodes=n_nodes)
     if wx is not None:
-        _require_shape("params.wx", wx, "(n_features, n_nodes)", (*wx.shape[:1], n_nodes))
+        check_shape("params.wx", wx, "n_features n_nodes", n_nodes=n_nodes)
+    if rate is None:
+        check_shape("params.wh", wh, "n_nodes n_nodes", "without a rate", n_nodes=n_nodes)
     return wx, wh, b
-
-
-def _require_shape(name: str, array: NDArray[Any], axes: str, shape: tuple[int, ...]) -> None:
-    require(array.shape == shape, name, f"of shape {axes} = {shape}", array, ValueError)
 
 
 def _full_h0(params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None) -> FloatArray:
     h0 = np.asarray(0.0 if h0 is None else h0, np.float64)
-    return np.broadcast_to(h0, (*np.shape(x)[:-2], np.shape(params.wh)[0]))
+    return np.broadcast_to(h0, (*np.shape(x)[:-2], np.shape(params.wh)[1]))
 
 
 def _summed_to(shape: tuple[int, ...], g: FloatArray) -> FloatArray:
