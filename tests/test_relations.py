@@ -89,6 +89,22 @@ def softmax_of_some(p: Any, h: Any, x_t: Any) -> Any:
     return jax.nn.softmax(jnp.where(some, a, -jnp.inf), axis=-1)[..., :4] + h / 2
 
 
+def lstm(p: Any, h: Any, x_t: Any) -> Any:
+    """Of two nodes: the first half of the state is the cell, the second the output."""
+    cell, out = jnp.split(h, 2, axis=-1)
+    keep, write, show, new = jnp.split(affine(p, out, x_t), 4, axis=-1)
+    cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(write) * jnp.tanh(new)
+    return jnp.concatenate([cell, jax.nn.sigmoid(show) * jnp.tanh(cell)], axis=-1)
+
+
+def in_1e4ths(p: Any, h: Any, x_t: Any) -> Any:
+    return 1e4 * vanilla(p, h / 1e4, x_t)
+
+
+def nan_in_float32(p: Any, x: Any, *args: Any) -> Any:
+    return by_jaxrnn(p, x, *args) * (1.0 if x.dtype == np.float64 else np.nan)
+
+
 def turning(p: Any, h: Any, x_t: Any) -> Any:
     return jnp.tanh((affine(p, h, x_t) * jnp.exp(1j * p["b"])).real)
 
@@ -123,6 +139,7 @@ NO_STEP = VANILLA._replace(x=X[:, :0])
 NO_SEQUENCE = VANILLA._replace(x=X[:0], h0=H0[:0])
 NO_FEATURES = with_params(w=_W[:0, :4])._replace(x=X[..., :0])
 EFFECTS = ("effective", "differentiable")
+PADDED = ("padding_holds", "padding_is_unseen", "empty_is_absent")  # all in float64
 HARD: list[tuple[Step, Case, Sequence[str]]] = [
     (rates, with_params(tau=np.full(4, 5e-4, np.float32)), ("forward_mode", "second_order")),
     (softmax_of_some, VANILLA, ("float64",)),
@@ -131,6 +148,12 @@ HARD: list[tuple[Step, Case, Sequence[str]]] = [
     (lambda *args: jax.nn.relu(affine(*args)), SATURATED, EFFECTS),
     (lambda *args: jnp.clip(affine(*args), -1, 1), SATURATED, EFFECTS),
     (logistic, LARGE, EFFECTS),
+    (in_1e4ths, VANILLA, ("forward_mode", "reverse_mode", "second_order")),
+    (vanilla, with_params(b=1e-5 * _B[:4]), ("forward_mode", "second_order")),
+    (lstm, with_params(w=_W[:, :8], u=_U[:2, :8], b=_B[:8]), EFFECTS),
+    # Weights that are zero, which could be others, and a leak of one number.
+    (vanilla, with_params(u=np.triu(_U[:, :4], 1)), EFFECTS),
+    (leaky, with_params(leak=np.float32(0.2)), EFFECTS),
     (straight_through, VANILLA, (*EFFECTS, "reverse_mode")),
     (vanilla, with_params(w=200 * _W[:, :4]), EFFECTS),
     (vanilla, with_params(n_calls=np.int32(7), key=np.zeros(2, np.uint32)), EFFECTS),
@@ -150,7 +173,13 @@ RIGHT: list[tuple[Run, Case, Sequence[str]]] = [
     *((scanned(step), case, names) for step, case, names in HARD),
     (by_jaxrnn, LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
     (by_jaxrnn, NO_STEP, ("full_is_effective",)),
-    (partial(by_jaxrnn, reverse=True), LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
+    # Its padding is before its first step, and holds h0.
+    (
+        partial(by_jaxrnn, reverse=True),
+        LEAKY,
+        ("full_is_effective", "padded_is_alone", *PADDED[1:]),
+    ),
+    (nan_in_float32, VANILLA, ("batch_axes", "vmap", *PADDED)),
 ]
 ALL = {**RELATIONS, **RELATIONS_WITH_LENGTHS}
 
@@ -312,6 +341,29 @@ def no_last_real_step(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
     return by_jaxrnn(p, x, h0, jnp.maximum(lengths - 1, 0))
 
 
+def cleared(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """Without inputs in the padding, but with the bias, which moves the state on."""
+    return run_vanilla(p, jnp.where(real(x, lengths), x, 0), h0)
+
+
+def real(x: Any, lengths: Any) -> Any:
+    return (jnp.arange(x.shape[-2]) < lengths[..., None])[..., None]
+
+
+def zero_in_the_padding(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    return jnp.where(real(x, lengths), by_jaxrnn(p, x, h0, lengths), 0)
+
+
+def stopped_in_the_padding(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    h = by_jaxrnn(p, x, h0, lengths)
+    return jnp.where(real(x, lengths), h, stopped(h))
+
+
+def first_of_none(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
+    """A sequence of no step has the state after the first."""
+    return by_jaxrnn(p, x, h0, jnp.maximum(lengths, 1))
+
+
 def by_length(p: Any, x: Any, h0: Any, lengths: Any) -> Any:
     """Inputs divided by the length, which may be 0."""
     return by_jaxrnn(p, x / lengths[..., None, None].astype(x.dtype), h0, lengths)
@@ -338,12 +390,26 @@ STEPS: dict[str, dict[str, tuple[Step, Case]]] = {
     },
     "unordered": {"dropout by one key": (dropout_by_one_key, GRU)},
     # Axis 1 is that of the nodes, if there is one batch axis.
-    "batch_axes": {"normed along axis 1": (partial(normed, axis=1), VANILLA)},
+    "batch_axes": {
+        "normed along axis 1": (partial(normed, axis=1), VANILLA),
+        "mean over a second axis": (
+            by_rule(lambda p, h, x: (p, h, x / len(x) if x.ndim > 2 else x)),
+            VANILLA,
+        ),
+    },
     "vmap": {"wrong under vmap": (wrong_under_vmap, VANILLA)},
     "effective": {
         "no bias": (lambda p, h, x: gru({**p, "b": 0.0}, h, x), GRU),
         "no bias but NaN": (lambda p, h, x: logistic({**p, "b": 0.0}, h, x), LARGE),
         "no last feature": (lambda p, h, x: leaky(p, h, x.at[..., -1].set(0)), LEAKY),
+        "node without effect": (
+            lambda p, h, x: jnp.tanh(x @ p["w"] + h[..., :3] @ p["u"]),
+            UNBIASED._replace(params=UNBIASED.params | {"u": _U[:3, :4]}),
+        ),
+        "no last row of the second": (
+            lambda p, h, x: leaky(p | {"u": p["u"][0] + p["u"][1].at[3].set(0)}, h, x),
+            LEAKY._replace(params=LEAKY.params | {"u": _U[:, :8].reshape(2, 4, 4)}),
+        ),
         # The update gate in place of the reset gate, whose weights have no effect then.
         "one gate twice": (
             lambda p, h, x: gru({k: v[..., np.r_[4:8, 4:8, 8:12]] for k, v in p.items()}, h, x),
@@ -352,6 +418,10 @@ STEPS: dict[str, dict[str, tuple[Step, Case]]] = {
     },
     "differentiable": {
         "rounded state": (rounded_state, LARGE),
+        "rounded node": (
+            lambda p, h, x: vanilla(p, h.at[..., 3].set(to_1024ths(h[..., 3])), x),
+            VANILLA,
+        ),
         "rounded bias": (lambda p, h, x: vanilla(p | {"b": to_1024ths(p["b"])}, h, x), VANILLA),
     },
     "forward_mode": {
@@ -392,6 +462,12 @@ RUNS: dict[str, dict[str, tuple[Run, Case]]] = {
         "no last step": (no_last_step, VANILLA),
     },
     "float64": {"float32 result": (lambda *args: run_vanilla(*args).astype("f"), VANILLA)},
+    "padding_holds": {
+        "cleared": (cleared, VANILLA),
+        "zero in the padding": (zero_in_the_padding, VANILLA),
+        "stopped in the padding": (stopped_in_the_padding, VANILLA),
+        "first of none": (first_of_none, VANILLA),
+    },
     "padding_is_unseen": {
         "masked late": (masked_late, GRU),
         "from the padding": (from_the_padding, GRU),
@@ -450,6 +526,21 @@ def test_check_draws_every_kind_of_batch(batch: tuple[int, ...]) -> None:
     options: Any = {"relations": only("batch_axes"), "max_examples": 3}
     with pytest.raises(AssertionError, match=r"batch_axes: h\["):
         relations.check(lambda *of: run_vanilla(*of) + (of[1].shape[:-2] == batch), init, **options)
+
+
+def test_check_draws_more_steps_than_a_loop_may_be_unrolled_by() -> None:
+    def step(p: Any, h: Any, x_t: Any) -> Any:
+        return vanilla(p, jnp.where(x_t[..., -1:] % 8 == 7, stopped(h), h), x_t[..., :-1])
+
+    run = lambda p, x, h0: scanned(step)(p, with_clock(x), h0)  # noqa: E731
+    with pytest.raises(AssertionError, match=r"forward_mode: .* of h\[7, "):
+        relations.check(run, init, relations=only("forward_mode"), max_examples=3)
+
+
+@pytest.mark.parametrize("relation", ["jit", "vmap", "batch_axes"])
+def test_nan_everywhere_is_told_as_such(relation: str) -> None:
+    with pytest.raises(AssertionError, match=r"h\[.*\] must be finite, but is nan both .* and "):
+        RELATIONS[relation](lambda *of: run_vanilla(*of) * np.nan, VANILLA)
 
 
 def test_check_refuses_a_typed_key_by_name() -> None:

@@ -1,5 +1,6 @@
 """The strategies keep the promises of their docstrings."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from jaxrnn.testing import strategies
+from jaxrnn import rnn_forward
+from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES, Case, Sizes
 
 
@@ -72,6 +74,14 @@ def test_cases_are_of_the_kind_asked_for(data: st.DataObject) -> None:
     assert shared.params.b is None
     assert np.asarray(shared.h0).shape == (len(shared.params.wh),)
     assert data.draw(strategies.cases(h0="none")).h0 is None
+
+
+@given(call=strategies.calls(h0="each"))
+def test_calls_are_of_options_that_fit_the_case(call: Any) -> None:
+    case, options = call
+    expected = oracle.rnn_forward(*case, **options)
+    assert expected.shape == case.h0.shape
+    assert jax.eval_shape(partial(rnn_forward, **options), *case).shape == case.h0.shape
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

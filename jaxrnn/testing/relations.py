@@ -7,8 +7,8 @@ after it, `return new, new`. Then pytest prints this (shortened: it has whole ca
     AssertionError: 3 of 14 relations do not hold
 
     runs_on: h[1, 4, 0] is 0.0 where a second call runs on from step 4, but 0.0062 in one call
-    effective: h does not depend on x[..., 4, :]
-    differentiable: the derivative of h by x[..., 4, :] is zero for x and h0 of every size
+    effective: no finite state depends on x[..., 4, :]
+    differentiable: the derivative of h by x[..., 4, :] is 0 or NaN for x and h0 of every size
 
     The smallest case of each:
     Failing test case: holds(case=Case(...))
@@ -34,9 +34,9 @@ relations; `RELATIONS_WITH_LENGTHS` is for a `run(params, x, h0, lengths)`, wher
 `(*batch,)`, says how many steps of each sequence are real. `check` runs them all on drawn cases.
 
 One case with a batch axis is enough for a relation to catch what it is there for, in a cell that
-treats all batches alike; `strategies.cases_of` also draws cases without a batch axis and batches of
-one. What a relation needs besides, such as other parameter sets, is derived from the case, the same
-at each call.
+treats all batches and steps alike; `strategies.cases_of` also draws cases without a batch axis, of
+nine steps, and batches of one. What a relation needs besides, such as other parameter sets, is
+derived from the case, the same at each call.
 
 Two numbers agree if they differ by at most 1e-5 in float32 and 1e-11 in float64, and derivatives,
 which are all in float64, by 1e-6: times the largest entry of their array, if that is above one. A
@@ -144,12 +144,12 @@ def _advise(error: Exception, name: str, run: Run, case: Case) -> None:
 def runs_on(run: Run, case: Case) -> None:
     """Running on from a returned state gives the rest: `run(params, x[t:], h[t - 1]) = h[t:]`.
 
-    For every t or, in a long sequence, for eight at most, as each length compiles anew.
+    For every t or, in a long sequence, for four, as each length compiles anew.
     """
     n_steps = case.x.shape[-2]
     whole = _states(run, case)
-    cuts = np.arange(1, n_steps)
-    for t in cuts[:: max(1, (len(cuts) + 7) // 8)]:
+    # As far from the end as from the start, so that the parts are of few lengths.
+    for t in np.unique(np.linspace(1, n_steps - 1, 4).round().astype(int)) if n_steps > 1 else ():
         head = _states(run, case._replace(x=case.x[..., :t, :]))
         rest = _states(run, case._replace(x=case.x[..., t:, :], h0=head[..., -1, :]))
         parts = np.concatenate([head, rest], axis=-2)
@@ -193,20 +193,24 @@ def unordered(run: Run, case: Case) -> None:
         _agree("h", (back, f"if the sequences along axis {axis} are rolled"), (h, "if not"))
 
 
-@_relation
+@_in_float64
 def batch_axes(run: Run, case: Case) -> None:
-    """A batch axis more is a loop."""
+    """A batch axis more is a loop, for gradients too: by the parameters they add up."""
     sets = _sets(case)._replace(params=case.params)
-    h = _states(run, sets)
-    for i in range(_N_SETS):
-        alone = _states(run, case._replace(x=sets.x[i], h0=sets.h0[i]))
-        _agree("h", (h[i], f"at {i} of a batch axis more"), (alone, "without that axis"))
+    weights = _weights(sets)
+    found = jax.device_get(_value_and_gradient(run, sets, weights))
+    each = zip(sets.x, sets.h0, weights, strict=True)
+    alone = [_value_and_gradient(run, case._replace(x=x, h0=h0), w) for x, h0, w in each]
+    wanted = jax.tree.map(lambda *parts: np.stack(parts), *alone)
+    total = jax.tree.map(lambda parts: parts.sum(axis=0), wanted["gradient"].params)
+    wanted["gradient"] = wanted["gradient"]._replace(params=total)
+    _agree("", (found, "with a batch axis more"), (wanted, "in a loop over that axis"))
 
 
-@_relation
+@_in_float64
 def vmap(run: Run, case: Case) -> None:
     """`jax.vmap` over parameter sets, over x, and over h0 is a loop, for gradients too."""
-    weights = _noise(_states(run, case))
+    weights = _weights(case)
     for name, sets in _sets(case)._asdict().items():
         axes: Any = [0 if name == field else None for field in Case._fields]
         found = jax.device_get(_mapped(run, Case(*axes), case._replace(**{name: sets}), weights))
@@ -246,14 +250,21 @@ def repeatable(run: Run, case: Case) -> None:
 
 @_in_float64
 def effective(run: Run, case: Case) -> None:
-    """Every parameter, input and step has an effect, and `h0` has one on the first state.
+    """Every parameter, input, step and node of `h0` has an effect.
 
-    Of a parameter, that holds of every index of its last axis; one that is not floating, such as a
-    key, is left out. As nodes may be silent, as those of relu are, or saturated, x and h0 of
-    several sizes and both signs are tried. An effect is a change of a state that is finite before
-    and after.
+    Of a parameter, that holds of every row and column, also of each matrix in a stack of them; one
+    that is not floating, such as a key, is left out. As nodes may be silent, as those of relu are,
+    or saturated, x and h0 of several sizes and both signs are tried. An effect is a change of a
+    state that is finite before and after. So a part of the state that is only an output, or a node
+    that a mask disconnects, is refused.
     """
-    _require_effects(run, case)
+
+    def is_silent(case: Case, parts: list[_Part]) -> list[bool]:
+        h = _states(run, case)
+        changed = [_states(run, _changed(case, *part)) for part in parts]
+        return [not np.any((each != h) & np.isfinite(each) & np.isfinite(h)) for each in changed]
+
+    _require_effects(case, is_silent, "no finite state depends on {}")
 
 
 # Derivatives
@@ -261,7 +272,7 @@ def effective(run: Run, case: Case) -> None:
 
 @_in_float64
 def differentiable(run: Run, case: Case) -> None:
-    """The derivative by every parameter, input and step, and by `h0`, is somewhere not zero.
+    """The derivative by each parameter, input, step and node of `h0` is somewhere not zero.
 
     It is zero everywhere by what a state depends on only through rounding, a comparison or
     `jax.lax.stop_gradient`: then nothing can be trained there. The parts of the arrays and the
@@ -273,16 +284,16 @@ def differentiable(run: Run, case: Case) -> None:
         slopes = {path: np.where(np.isfinite(g), g, 0) for path, g in _named(gradient)}
         return [not np.any(slopes[path][index]) for path, index in parts]
 
-    weights = _noise(_states(run, case))
-    if part := _without_effect(case, is_flat):
-        raise AssertionError(f"the derivative of h by {part} is zero for x and h0 of every size")
+    weights = _weights(case)
+    said = "the derivative of h by {} is 0 or NaN for x and h0 of every size"
+    _require_effects(case, is_flat, said)
 
 
 @_in_float64
 def forward_mode(run: Run, case: Case) -> None:
     """The derivative by forward mode is a central difference, by each parameter, x and h0."""
     case = _moved(case)
-    for name, tangent in _tangents(case):
+    for name, tangent in _tangents(run, case):
         found = jax.device_get(_derivative(run, case, tangent)), "by forward mode"
         wanted = _difference(partial(_states, run), case, tangent), "by a central difference"
         _agree(f"the derivative by {name} of h", found, wanted, tolerance=DERIVATIVES)
@@ -295,9 +306,9 @@ def reverse_mode(run: Run, case: Case) -> None:
     Where `run` has no forward mode, as with `jax.custom_vjp`, `J v` is a central difference.
     """
     case = _moved(case)
-    weights = _noise(_states(run, case))
+    weights = _weights(case)
     gradient = dict(_named(_value_and_gradient(run, case, weights)["gradient"]))
-    for name, tangent in _tangents(case):
+    for name, tangent in _tangents(run, case):
         try:
             derivative, way = jax.device_get(_derivative(run, case, tangent)), "by forward mode"
         except TypeError:
@@ -313,8 +324,8 @@ def reverse_mode(run: Run, case: Case) -> None:
 def second_order(run: Run, case: Case) -> None:
     """The gradient's derivative by forward mode, reverse mode and a central difference agree."""
     case = _moved(case)
-    weights = _noise(_states(run, case))
-    tangent = _noise(_floating(case), seed=1)
+    weights = _weights(case)
+    tangent = jax.tree.map(lambda *each: sum(each), *dict(_tangents(run, case)).values())
 
     def gradient(case: Case) -> Any:
         return _value_and_gradient(run, case, weights)["gradient"]
@@ -330,7 +341,7 @@ def second_order(run: Run, case: Case) -> None:
 @_in_float64
 def float64(run: Run, case: Case) -> None:
     """Nothing in the states or in their gradients falls back to a narrower type, not a constant."""
-    weights = _noise(_states(run, case))
+    weights = _weights(case)
     traced = jax.make_jaxpr(partial(_value_and_gradient, run))(case, weights)
     for equation in _equations(traced.jaxpr):
         for value in (*equation.invars, *equation.outvars):
@@ -342,25 +353,9 @@ def float64(run: Run, case: Case) -> None:
                 raise AssertionError(f"the constant {value.val} has the digits of float32")
 
 
-RELATIONS: Mapping[str, Relation] = {
-    relation.__name__: relation
-    for relation in (
-        runs_on,
-        causal,
-        independent,
-        unordered,
-        batch_axes,
-        vmap,
-        jit,
-        repeatable,
-        effective,
-        differentiable,
-        forward_mode,
-        reverse_mode,
-        second_order,
-        float64,
-    )
-}
+_VALUES = (runs_on, causal, independent, unordered, batch_axes, vmap, jit, repeatable, effective)
+_DERIVATIVES = (differentiable, forward_mode, reverse_mode, second_order, float64)
+RELATIONS: Mapping[str, Relation] = {each.__name__: each for each in _VALUES + _DERIVATIVES}
 
 # With lengths
 
@@ -368,15 +363,15 @@ RELATIONS: Mapping[str, Relation] = {
 @_in_float64
 def full_is_effective(run: Run, case: Case) -> None:
     """With no padding, all of `effective` holds: no real step is left out."""
-    _require_effects(_Full(run), case)
+    effective(_Full(run), case)
 
 
-@_relation
+@_in_float64
 def padding_is_unseen(run: Run, case: Case) -> None:
     """Nothing in the padding, NaN and infinities included, reaches a real state or a gradient."""
     lengths, real = _lengths(case)
     x = np.where(real, case.x, 0)
-    weights = np.where(real, _noise(_states(run, case, lengths)), 0)
+    weights = np.where(real, _weights(case), 0)
 
     def found(padding: float) -> Any:
         padded = case._replace(x=np.where(real, x, np.asarray(padding, x.dtype)))
@@ -388,6 +383,18 @@ def padding_is_unseen(run: Run, case: Case) -> None:
         _agree("", (found(padding), f"with {padding} in the padding"), (wanted, "with zeros"))
     in_padding = np.where(real, 0, wanted["gradient"].x)
     _agree("gradient.x", (in_padding, "in the padding"), (np.zeros_like(x), "as it must be"))
+
+
+@_in_float64
+def padding_holds(run: Run, case: Case) -> None:
+    """In the padding a state is the last real one, `h0` at length 0; in gradients too.
+
+    So `h[..., -1, :]` is the last state of each sequence. It does not hold if zeros are meant
+    there, nor of a run from the last step to the first.
+    """
+    of = case, _weights(case), _lengths(case)[0]
+    found, wanted = (_value_and_gradient(each, *of) for each in (run, _Held(run)))
+    _agree("", (found, "as returned"), (wanted, "if the last real state holds in the padding"))
 
 
 @_relation
@@ -403,13 +410,13 @@ def padded_is_alone(run: Run, case: Case) -> None:
         _agree("h", (h[i][:n], f"of sequence {list(i)} in a batch"), (alone, "alone"))
 
 
-@_relation
+@_in_float64
 def empty_is_absent(run: Run, case: Case) -> None:
     """A sequence of length 0 changes no other, and its x and h0 have gradients of zero."""
     case = _with_batch(case)
     lengths = np.full(case.x.shape[:-2], case.x.shape[-2], np.int32)
     lengths[0] = 0
-    weights = _noise(_states(run, case, lengths))
+    weights = _weights(case)
     weights[0] = 0
     x = case.x.copy()
     x[0] = np.nan
@@ -427,10 +434,8 @@ def empty_is_absent(run: Run, case: Case) -> None:
     _agree("", (found, "beside a first sequence of length 0"), (wanted, "without it"))
 
 
-RELATIONS_WITH_LENGTHS: Mapping[str, Relation] = {
-    relation.__name__: relation
-    for relation in (full_is_effective, padding_is_unseen, padded_is_alone, empty_is_absent)
-}
+_PADDED = (full_is_effective, padding_is_unseen, padding_holds, padded_is_alone, empty_is_absent)
+RELATIONS_WITH_LENGTHS: Mapping[str, Relation] = {each.__name__: each for each in _PADDED}
 
 
 def check(
@@ -451,7 +456,8 @@ def check(
         batches of two, then on cases without a batch axis, then on batches of one.
       relations: names and relations.
       without: names of those to leave out, as they do not hold on purpose: of a straight-through
-        estimator `forward_mode` and `second_order`, of a state that is rounded `differentiable`.
+        estimator `forward_mode` and `second_order`, of a state that is rounded `differentiable`,
+        where states are zero in the padding `padding_holds`.
       max_examples: how many cases each relation is run on, in all; 3 or more for every shape.
 
     Raises:
@@ -566,15 +572,24 @@ def _agree(
 ) -> None:
     """Raise an error at the first place where two trees differ, each with where it is from."""
     pairs = zip(_named(found[0]), _named(wanted[0]), strict=True)
-    for (name, a), (_, b) in pairs:
-        limit = TOLERANCES[b.dtype] if tolerance is None else tolerance
-        limit *= max(1.0, np.max(np.abs(b), where=np.isfinite(b), initial=0.0))
+    values_first = sorted(pairs, key=lambda pair: pair[0][0].startswith("gradient"))
+    for (name, a), (_, b) in values_first:
+        usual = DERIVATIVES if name.startswith("gradient") else TOLERANCES[b.dtype]
+        limit = (usual if tolerance is None else tolerance) * max(1.0, _size(b))
         with np.errstate(invalid="ignore"):
             differs = ~(np.abs(a - b) <= limit)  # also where a number is NaN
         if np.any(differs):
             at = tuple(map(int, np.argwhere(differs)[0]))
             place = f"{label}{name}{list(at) if at else ''}"
+            if np.array_equal(a[at], b[at], equal_nan=True):
+                both = f"both {found[1]} and {wanted[1]}"
+                raise AssertionError(f"{place} must be finite, but is {a[at]} {both}")
             raise AssertionError(f"{place} is {a[at]} {found[1]}, but {b[at]} {wanted[1]}")
+
+
+def _size(array: Any) -> float:
+    """The largest finite number of an array, without its sign."""
+    return float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0))
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:
@@ -618,27 +633,10 @@ def _lengths(case: Case) -> tuple[Any, Any]:
     return lengths, (np.arange(n_steps) < lengths[..., None])[..., None]
 
 
-def _require_effects(run: Run, case: Case) -> None:
-    """What `effective` says."""
-
-    def is_silent(case: Case, parts: list[_Part]) -> list[bool]:
-        h = _states(run, case)
-        silent = []
-        for path, index in parts:
-            changed = _states(run, _changed(case, path, index))
-            differs = (changed != h) & np.isfinite(changed) & np.isfinite(h)
-            silent.append(not np.any(differs[..., :1, :] if path == "h0" else differs))
-        return silent
-
-    if part := _without_effect(case, is_silent):
-        states = "the first state" if part.startswith("h0") else "h"
-        raise AssertionError(f"{states} does not depend on {part}")
-
-
-def _without_effect(
-    case: Case, lacks_effect: Callable[[Case, list[_Part]], list[bool]]
-) -> str | None:
-    """The first part of the arrays that lacks an effect whatever the size of x and h0, if any."""
+def _require_effects(
+    case: Case, lacks_effect: Callable[[Case, list[_Part]], list[bool]], said: str
+) -> None:
+    """Raise an error if a part of the arrays lacks an effect whatever the size of x and h0."""
     case = _moved(case)
     parts = [
         (path, index)
@@ -648,16 +646,16 @@ def _without_effect(
         if np.size(leaf[index])
     ]
     if 0 in case.x.shape[:-1]:  # there is no state
-        return None
+        return
     scales = (1.0, -1.0, 16.0, -16.0, 256.0, -256.0, 1 / 16, 1 / 256, 4.0, -4.0)
     for seed, scale in product(range(8), scales):  # mostly one or two are enough
         start = case._replace(x=scale * _noise(case.x, seed), h0=scale * _noise(case.h0, seed))
         parts = list(compress(parts, lacks_effect(start, parts)))
         if not parts:
-            return None
+            return
     path, index = parts[0]
     inside = ", ".join("..." if i is ... else ":" if i == slice(None) else str(i) for i in index)
-    return f"{path}[{inside}]"
+    raise AssertionError(said.format(f"{path}[{inside}]"))
 
 
 @dataclass(frozen=True)
@@ -668,6 +666,18 @@ class _Full:
 
     def __call__(self, params: Any, x: Any, h0: Any) -> Any:
         return self.run(params, x, h0, jnp.full(x.shape[:-2], x.shape[-2], jnp.int32))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A recurrence with lengths, with the last real state, or `h0`, put in the padding."""
+
+    run: Run
+
+    def __call__(self, params: Any, x: Any, h0: Any, lengths: Any) -> Any:
+        states = jnp.concatenate([h0[..., None, :], self.run(params, x, h0, lengths)], axis=-2)
+        held = jnp.minimum(np.arange(1, x.shape[-2] + 1, dtype=np.int32), lengths[..., None])
+        return jnp.take_along_axis(states, held[..., None], axis=-2)
 
 
 # Trees of numbers
@@ -723,12 +733,14 @@ def _index(tree: Any, i: int) -> Any:
 
 def _slices(path: str, leaf: Any) -> list[tuple[Any, ...]]:
     """The parts of an array of a case each of which must have an effect, as indices."""
-    steps: list[tuple[Any, ...]] = []
-    if path == "h0":
+    if leaf.ndim == 0:
         return [(...,)]
-    if path == "x":
-        steps = [(..., t, slice(None)) for t in range(leaf.shape[-2])]
-    return steps + [(..., i) for i in range(leaf.shape[-1])] if leaf.ndim else [(...,)]
+    rows = range(leaf.shape[-2]) if leaf.ndim > 1 and path != "h0" else ()
+    parts: list[tuple[Any, ...]] = []
+    for lead in [()] if path in ("x", "h0") else np.ndindex(leaf.shape[:-2]):
+        parts += [(*lead, ..., i, slice(None)) for i in rows]
+        parts += [(*lead, ..., i) for i in range(leaf.shape[-1])]
+    return parts
 
 
 def _changed(case: Case, path: str, index: tuple[Any, ...]) -> Case:
@@ -742,11 +754,22 @@ def _changed(case: Case, path: str, index: tuple[Any, ...]) -> Case:
     return Case(*jax.tree.unflatten(jax.tree.structure(case), changed))
 
 
-def _tangents(case: Case) -> Iterator[tuple[str, Any]]:
-    """For each array to differentiate by, its path, and a tangent that is zero for the others."""
-    floating = _floating(case)
-    leaves, structure = jax.tree.flatten(_noise(floating, seed=1))
-    for i, (name, _) in enumerate(_named(floating)):
+def _weights(case: Any) -> Any:
+    """A weight for each number of the states."""
+    return _noise(np.empty((*case.x.shape[:-1], case.h0.shape[-1]), case.x.dtype))
+
+
+def _tangents(run: Run, case: Any) -> Iterator[tuple[str, Any]]:
+    """For each array to differentiate by, its path, and a tangent that is zero for the others.
+
+    It is of the size of the array, and at least of one, but in small arrays, such as time constants
+    in seconds. `h0` is taken to be as large as the states, as their differences are rounded.
+    """
+    sized = _floating(case._replace(h0=np.append(case.h0, _states(run, case))))
+    sizes = [_size(leaf) for leaf in jax.tree.leaves(sized)]
+    leaves, structure = jax.tree.flatten(_noise(_floating(case), seed=1))
+    leaves = [v * min(max(n, 1.0), 2.0**10 * n) for v, n in zip(leaves, sizes, strict=True)]
+    for i, (name, _) in enumerate(_named(_floating(case))):
         parts = [leaf if i == j else np.zeros_like(leaf) for j, leaf in enumerate(leaves)]
         yield name, jax.tree.unflatten(structure, parts)
 

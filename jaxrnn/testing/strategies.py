@@ -77,9 +77,9 @@ DIRECTIONS = ((1, 1), (2,), (2, 2), (1, 2, 1))
 
 
 # The sizes that `cases_of` draws. In the first, nothing is empty, one, or of the same size as
-# another. The others have no batch axis, and a batch of one. They have few steps, as each length
-# may compile anew. The same parameters fit all of them.
-USUAL_SIZES = (Sizes((2,), 5, 3, 4), Sizes((), 2, 3, 4), Sizes((1,), 2, 3, 4))
+# another. The others have no batch axis, and more steps than most loops unroll; and a batch of one.
+# There are few lengths, as each may compile anew. The same parameters fit all of them.
+USUAL_SIZES = (Sizes((2,), 5, 3, 4), Sizes((), 9, 3, 4), Sizes((1,), 2, 3, 4))
 
 
 class Case(NamedTuple):
@@ -364,6 +364,33 @@ def options(draw: st.DrawFn, sizes: Sizes, *, dtype: DTypeLike = np.float32) -> 
     if drawn["resets"] is not None:
         drawn["reset_to"] = draw(states(sizes, dtype=dtype))
     return drawn
+
+
+@st.composite
+def calls(draw: st.DrawFn, /, **kind: Any) -> tuple[Case, dict[str, Any]]:
+    """Whole calls with options: `rnn_forward(*case, **options)`, and the same of the oracle.
+
+    The keyword arguments are those of `cases`. With resets there is always a `reset_to`.
+
+    Example:
+        import numpy as np
+        from hypothesis import given, settings
+        from jaxrnn import rnn_forward as my_variant
+        from jaxrnn.testing import oracle, strategies
+
+        @settings(deadline=None, max_examples=10)  # most calls compile anew
+        @given(strategies.calls(batch_axes=1))
+        def test_my_variant(call):
+            case, options = call
+            expected = oracle.rnn_forward(*case, **options)
+            found = my_variant(*case, **options)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+        test_my_variant()
+    """
+    case = draw(cases(**kind))
+    sizes = Sizes(case.x.shape[:-2], case.x.shape[-2], None, len(case.params.wh))
+    return case, draw(options(sizes, dtype=case.x.dtype))
 
 
 def _power_of_two(size: int) -> int:
