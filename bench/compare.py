@@ -100,12 +100,14 @@ def check(
         assert_agreement(name, result, wanted if name == "jaxrnn" else wanted_with_lengths)
 
 
-def assert_agreement(name: str, result: object, reference: object) -> None:
+def assert_agreement(
+    name: str, result: object, reference: object, *, tolerance: float = 1e-4
+) -> None:
     """Check that arrays agree to 1e-4 of the largest entry of each, as float32 should."""
     pairs = zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True)
     for got, wanted in pairs:
         got = got if isinstance(got, jax.Array | np.ndarray) else got.cpu()  # one of torch's
-        bound = 1e-4 * np.max(np.abs(wanted))
+        bound = tolerance * np.max(np.abs(wanted))
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=bound, err_msg=name)
 
 
