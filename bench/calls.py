@@ -93,15 +93,15 @@ class Call(NamedTuple):
 
         n, sequences = self.n_nodes, (self.batch, self.n_steps)
         # The largest `wh` with which rounding errors do not grow, whatever the functions.
-        bounds = {(self.n_features, n): self.n_features**-0.5, (n, n): 0.7 * n**-0.5, (n,): 1.0}
+        shapes = ((self.n_features, n), self.n_features**-0.5), ((n, n), 0.7 * n**-0.5), ((n,), 1)
         sets = (self.n_sets,) if self.over == "params" else ()
         params, tangents = (
-            tuple(uniform(bound, *sets, *shape) for shape, bound in bounds.items()) for _ in "12"
+            tuple(uniform(bound, *sets, *shape) for shape, bound in shapes) for _ in range(2)
         )
         options = {
             "each node": 0.55 + uniform(0.45, n),
             "each step": 0.55 + uniform(0.45, self.n_steps, 1),
-            "lengths": jnp.asarray(random.integers(0, self.n_steps, self.batch, endpoint=True)),
+            "lengths": jnp.asarray(random.integers(0, self.n_steps, self.batch, np.int32, True)),
             "resets": jnp.asarray(random.random(sequences) < 0.1),
             "h0": uniform(1, self.batch, n),
         }
