@@ -1,6 +1,7 @@
 """Compare jaxrnn with its peers: `python -m bench`."""
 
 import argparse
+import inspect
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ from typing import Any
 
 import jax
 
-from bench.calls import compare_call, draw
+from bench import calls
 from bench.cells import CALLS, DEVICES, IMPORT, PARTS, cells
 from bench.compare import Row, compare, compare_imports, compare_on_devices, configure
 from bench.kinds import KINDS
@@ -95,9 +96,11 @@ def compare_calls(options: argparse.Namespace) -> Iterator[Row]:
     """The calls that are drawn at random, or those of the chosen numbers."""
     of_all = map(str, range(6 if options.quick else options.calls))
     numbers = [int(cell) for cell in options.cell or of_all if cell.isdecimal()]
-    for call in (draw(options.seed, number) for number in numbers):
+    if numbers:
+        print(f"\n{inspect.getdoc(calls)}")
+    for call in (calls.draw(options.seed, number) for number in numbers):
         if call.kind in (options.kind or ALL_KINDS):
-            yield compare_call(call, quick=options.quick)
+            yield from calls.compare_call(call, quick=options.quick)
 
 
 def without_spaces(sizes: str) -> str:

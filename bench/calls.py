@@ -1,7 +1,15 @@
-"""Calls drawn at random, each beside the scan of the same equation that one writes by hand."""
+"""Calls drawn at random, each beside the plain scan of the same equation under `jax.jit`.
+
+Sizes are log-uniform: batch to 128, steps to 500, but no more than a call of some 50 ms has,
+features to 64, nodes to 256. A quarter are in float64. Half are under `jax.vmap`: over parameter
+sets, or over sequences, as for gradients of each example. What is computed: the last state or all,
+the loss and its gradient by the parameters, the gradient by x, a jvp, a Hessian-vector product; in
+small networks Jacobians and a Hessian by all parameters. Each option is drawn: activation, leak,
+currents, lengths, resets, reverse, h0.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,23 +18,14 @@ import numpy as np
 
 import jaxrnn
 from bench.cells import CALLS
-from bench.compare import Row, assert_agreement
+from bench.compare import Row, assert_agreement, print_row, rows_of
 from bench.kinds import BY_ALL, BY_X, FORWARD, GRADIENT, JVP, OF_LAST, PRODUCT
 from bench.peers import PLAIN, Program
-from bench.timing import ratio, time_calls
+from bench.timing import time_calls
 
-FUNCTIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-    "sigmoid": jax.nn.sigmoid,
-    "softplus": jax.nn.softplus,
-    "silu": jax.nn.silu,
-    "gelu": jax.nn.gelu,
-    None: jax.nn.identity,
-}
+FUNCTIONS = ("tanh", "relu", "sigmoid", "softplus", "silu", "gelu")  # of jax.nn
 OPTIONS = ("lengths", "resets", "h0")
 LEAK = 0.3  # where it is one number
-NAMES = [name for name in FUNCTIONS if name is not None]
 
 # What is computed: how often it is drawn, and roughly how many forward passes it costs.
 KINDS = {FORWARD: 4, GRADIENT: 8, BY_X: 2, JVP: 2, PRODUCT: 2, **dict.fromkeys(BY_ALL, 1)}
@@ -51,8 +50,8 @@ class Call(NamedTuple):
     kind: str = FORWARD
     every: bool = False
     dtype: str = "float32"
-    activation: str | None = "tanh"
-    rate: str | None = None
+    activation: str = "tanh"
+    rate: str = "identity"
     leak: str | None = None
     lengths: bool = False
     resets: bool = False
@@ -65,11 +64,11 @@ class Call(NamedTuple):
         """The call in words."""
         words = [f"{self.kind} of {'all states' if self.every else 'the last state'}"]
         words += [", ".join(map(str, self[2:6])), self.dtype]
-        words.append(self.activation or f"currents with {self.rate}")
+        words.append(self.activation if self.rate == "identity" else f"currents with {self.rate}")
         words += [] if self.leak is None else [f"leak of {self.leak}"]
         words += [name for name in (*OPTIONS, "reverse") if getattr(self, name)]
-        sets = f"{self.n_sets} sets of " if self.over == "params" else ""
-        return ", ".join(words + ([] if self.over is None else [f"vmap over {sets}{self.over}"]))
+        mapped = {"params": [f"vmap over {self.n_sets} sets of params"], "x": ["vmap over x"]}
+        return ", ".join(words + mapped.get(self.over or "", []))
 
     @property
     def name(self) -> str:
@@ -129,19 +128,15 @@ class Call(NamedTuple):
 
     def by_package(self, package: Any) -> Callable[..., Any]:
         """The function of parameters, x and options by the package."""
-        fixed: dict[str, Any] = {"activation": FUNCTIONS[self.activation], "reverse": self.reverse}
-        if self.rate:
-            fixed["rate"] = FUNCTIONS[self.rate]
-        if self.leak == "one number":
-            fixed["leak"] = LEAK
-        if self.resets:
-            fixed["reset_to"] = 0.0
+        fixed: dict[str, Any] = {"activation": getattr(jax.nn, self.activation)}
+        fixed |= {} if self.rate == "identity" else {"rate": getattr(jax.nn, self.rate)}
+        fixed |= {"leak": LEAK} if self.leak == "one number" else {}
+        fixed |= {"reset_to": 0.0} if self.resets else {}
 
         def run(params: Any, x: jax.Array, **options: Any) -> Any:
-            network = package.RNNParams(*params)
-            if self.every:
-                return package.rnn_states(network, x, **fixed, **options).h
-            return package.rnn_forward(network, x, **fixed, **options)
+            function = package.rnn_states if self.every else package.rnn_forward
+            h = function(package.RNNParams(*params), x, reverse=self.reverse, **fixed, **options)
+            return h.h if self.every else h
 
         return run
 
@@ -150,7 +145,7 @@ class Call(NamedTuple):
     ) -> jax.Array:
         """The same by the plain scan."""
         wx, wh, b = params
-        activation, rate = FUNCTIONS[self.activation], FUNCTIONS[self.rate]
+        activation, rate = getattr(jax.nn, self.activation), getattr(jax.nn, self.rate)
 
         def step(h: jax.Array, now: Any) -> tuple[jax.Array, jax.Array | None]:
             x_t, t, reset, leak_t = now
@@ -183,7 +178,8 @@ def draw(seed: int, number: int) -> Call:
 
     kind = one_of({**KINDS})
     small = kind in BY_ALL
-    rate = one_of({None: 16, **dict.fromkeys(NAMES[:4], 1)})
+    rate = one_of({"identity": 16, **dict.fromkeys(FUNCTIONS[:4], 1)})
+    currents = rate != "identity"
     over = one_of({None: 5, "params": 2, "x": 3})
     call = Call(
         seed,
@@ -195,9 +191,11 @@ def draw(seed: int, number: int) -> Call:
         kind=kind,
         every=not small and one_of({False: 1, True: 1}),
         dtype=one_of({"float32": 3, "float64": 1}),
-        activation=None if rate else one_of({"tanh": 3, **dict.fromkeys(NAMES[1:], 1)}),
+        activation="identity"
+        if currents
+        else one_of({"tanh": 3, **dict.fromkeys(FUNCTIONS[1:], 1)}),
         rate=rate,
-        leak=one_of({None: 0 if rate else 5, "one number": 2, "each node": 2, "each step": 1}),
+        leak=one_of({None: 0 if currents else 5, "one number": 2, "each node": 2, "each step": 1}),
         lengths=one_of({False: 1, True: 1 if over == "x" else 0.4}),
         resets=one_of({False: 6, True: 1}),
         reverse=one_of({False: 6, True: 1}),
@@ -210,7 +208,7 @@ def draw(seed: int, number: int) -> Call:
     return call
 
 
-def compare_call(call: Call, *, quick: bool) -> Row:
+def compare_call(call: Call, *, quick: bool) -> Iterator[Row]:
     """Check that jaxrnn and the scan agree, and time both."""
     print(f"\n{call.name}: {call}", flush=True)
     with jax.enable_x64(call.dtype == "float64"):
@@ -219,10 +217,6 @@ def compare_call(call: Call, *, quick: bool) -> Row:
         assert_agreement(call.name, *results, tolerance=TOLERANCES[call.dtype])
         seconds, min_rounds = (0.0, 2) if quick else (0.3, 7)
         rounds = time_calls(programs, seconds=seconds, min_rounds=min_rounds)
-    median, *quartiles = speed = ratio(rounds, PLAIN, "jaxrnn")
-    row: Row = {"part": CALLS, "cell": call.name, "kind": call.kind, "call": str(call)}
-    row |= {"peer": "jaxrnn", "seconds": float(np.median(rounds["jaxrnn"])), "speed": speed}
-    print(
-        f"  {1e6 * row['seconds']:12.1f} us  {median:6.2f} [{quartiles[0]:.2f}, {quartiles[1]:.2f}]"
-    )
-    return row
+    for row in rows_of(rounds):
+        print_row(row)
+        yield {"part": CALLS, "cell": call.name, "kind": call.kind, **row, "call": str(call)}
