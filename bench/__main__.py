@@ -1,6 +1,7 @@
 """Compare jaxrnn with its peers: `python -m bench`."""
 
 import argparse
+import inspect
 import json
 import os
 import platform
@@ -12,7 +13,8 @@ from typing import Any
 
 import jax
 
-from bench.cells import DEVICES, IMPORT, PARTS, cells
+from bench import calls
+from bench.cells import CALLS, DEVICES, IMPORT, PARTS, cells
 from bench.compare import Row, compare, compare_imports, compare_on_devices, configure
 from bench.kinds import KINDS
 from bench.peers import PEERS, why_left_out
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--peer", action="append", choices=PEERS, metavar="PEER", help="beside jaxrnn"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the calls that are drawn at random")
+    parser.add_argument("--calls", type=int, default=200, help="how many are drawn, 6 if quick")
     parser.add_argument("--out", type=Path, help="a file for the results, one JSON object a line")
     options = parser.parse_args(arguments)
     configure()
@@ -78,12 +82,25 @@ def compare_part(part: str, names: list[str], options: argparse.Namespace) -> It
     if part == DEVICES and jax.default_backend() != "cpu":
         print("left out: devices, as it is for CPUs")
         return
+    if part == CALLS:
+        yield from compare_calls(options)
     compare_cell = compare_on_devices if part == DEVICES else compare
     small = options.quick and options.cell is None
     for number, cell in enumerate(cells(part, quick=small)):
         if options.cell is None or {str(number), without_spaces(str(cell))} & {*options.cell}:
             kinds = options.kind or ALL_KINDS
             yield from compare_cell(cell, names, kinds, quick=options.quick)
+
+
+def compare_calls(options: argparse.Namespace) -> Iterator[Row]:
+    """The calls that are drawn at random, or those of the chosen numbers."""
+    of_all = map(str, range(6 if options.quick else options.calls))
+    numbers = [int(cell) for cell in options.cell or of_all if cell.isdecimal()]
+    if numbers:
+        print(f"\n{inspect.getdoc(calls)}")
+    for call in (calls.draw(options.seed, number) for number in numbers):
+        if call.kind in (options.kind or ALL_KINDS):
+            yield from calls.compare_call(call, quick=options.quick)
 
 
 def without_spaces(sizes: str) -> str:

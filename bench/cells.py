@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxrnn import RNNParams, init_params
 
-# The parts of the benchmark. All but the last have cells.
+# The parts of the benchmark. All but the last two have cells.
 SIZES = "sizes"
 LEAK = "leak"  # as SIZES, with a leak of each node in all programs
 CURRENTS = "currents"  # as LEAK, with tanh as the rate, and no activation
@@ -20,6 +20,7 @@ LENGTHS = "lengths"  # each sequence has its own number of steps
 CHECKPOINTS = "checkpoints"
 MODES = "modes"  # every way to call and to differentiate
 COMPILE = "compile"
+CALLS = "calls"  # drawn at random, of all sizes, options and transformations
 IMPORT = "import"
 
 
@@ -97,7 +98,7 @@ QUICK_SIZES: dict[str, tuple[tuple[int, ...], ...]] = {
     MODES: ((1, 3, 2, 4),),
     COMPILE: ((8, 50, 3, 16),),
 }
-PARTS = (*SIZES_OF_PARTS, IMPORT)
+PARTS = (*SIZES_OF_PARTS, CALLS, IMPORT)
 
 
 def cells(part: str, *, quick: bool = False) -> list[Cell]:

@@ -75,7 +75,7 @@ def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: boo
         for row in rows_of(rounds):
             row = {"part": cell.part, "cell": str(cell), "kind": kind, **row}
             row["bytes"] = temporary_bytes(cell, kind, peers[row["peer"]][kind])
-            _print(row)
+            print_row(row)
             rows.append(row)
     return rows
 
@@ -100,12 +100,14 @@ def check(
         assert_agreement(name, result, wanted if name == "jaxrnn" else wanted_with_lengths)
 
 
-def assert_agreement(name: str, result: object, reference: object) -> None:
+def assert_agreement(
+    name: str, result: object, reference: object, *, tolerance: float = 1e-4
+) -> None:
     """Check that arrays agree to 1e-4 of the largest entry of each, as float32 should."""
     pairs = zip(jax.tree.leaves(result), jax.tree.leaves(reference), strict=True)
     for got, wanted in pairs:
         got = got if isinstance(got, jax.Array | np.ndarray) else got.cpu()  # one of torch's
-        bound = 1e-4 * np.max(np.abs(wanted))
+        bound = tolerance * np.max(np.abs(wanted))
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=0, atol=bound, err_msg=name)
 
 
@@ -155,12 +157,13 @@ def compare_imports(*, quick: bool) -> list[Row]:
     return [{"part": IMPORT, "cell": "", "kind": "import", "peer": "jaxrnn", "seconds": median}]
 
 
-def _print(row: Row) -> None:
+def print_row(row: Row) -> None:
+    """Print a measurement."""
     line = f"  {row['peer']:28} {row['seconds'] * 1e6:12.1f} us"
     for key in ("ratio", "speed"):
         if row[key] is not None:
             median, lower, upper = row[key]
             line += f"  {median:6.2f} [{lower:.2f}, {upper:.2f}]"
-    if row["bytes"] is not None:
+    if row.get("bytes") is not None:
         line += f" {row['bytes']:14,} bytes"
     print(line, flush=True)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bench.cells import (
+    CALLS,
     CHECKPOINTS,
     COMPILE,
     CURRENTS,
@@ -33,6 +34,7 @@ JACFWD = "jacfwd by b"
 JACREV = "jacrev by b"
 BY_H0 = "Jacobian by h0"
 HESSIAN = "Hessian by b"
+BY_ALL = ("jacfwd", "jacrev", "Hessian")
 COMPILING = "compile the gradient"
 
 CHEAP = (DIRECT, FORWARD, GRADIENT, BY_X, JVP, PRODUCT)
@@ -46,6 +48,7 @@ KINDS = {
     CHECKPOINTS: (GRADIENT,),
     MODES: (STEPS, *CHEAP, EXAMPLES, JACFWD, JACREV, BY_H0, HESSIAN),
     COMPILE: (COMPILING,),
+    CALLS: (FORWARD, GRADIENT, BY_X, JVP, PRODUCT, *BY_ALL),
 }
 
 # A function of parameters and inputs, and of an initial state where it is differentiated by that.
@@ -109,4 +112,7 @@ OF_LAST: dict[str, Callable[[Run], Callable[..., Any]]] = {
     BY_H0: _by_h0,
     HESSIAN: lambda run: _by_b(jax.hessian, half_square(run)),
     COMPILING: gradient,
+    BY_ALL[0]: jax.jacfwd,
+    BY_ALL[1]: jax.jacrev,
+    BY_ALL[2]: lambda run: jax.hessian(half_square(run)),
 }

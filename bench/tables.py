@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.cells import (
+    CALLS,
     CHECKPOINTS,
     COMPILE,
     CURRENTS,
@@ -37,6 +40,7 @@ CAPTIONS = {
     LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
     CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
     MODES: "Every way to call and to differentiate.",
+    CALLS: "Calls drawn at random: how many times as fast as the plain scan, and the ten slowest.",
 }
 
 
@@ -63,6 +67,8 @@ def tables(results: Results, beside: str | None = None) -> str:
             blocks += [CAPTIONS[part], of_option(part, parts[part])]
     if MODES in parts:
         blocks += [CAPTIONS[MODES], of_modes(parts[MODES])]
+    if CALLS in parts:
+        blocks += [CAPTIONS[CALLS], of_calls(parts[CALLS])]
     if IMPORT in parts:
         seconds = parts[IMPORT]["", "import"]["jaxrnn"]["seconds"]
         blocks.append(f"`import jaxrnn` adds {1e3 * seconds:.0f} ms to `import jax`.")
@@ -183,6 +189,23 @@ def of_modes(part: Part) -> str:
             )
             break
     return "\n\n".join(blocks)
+
+
+def of_calls(part: Part) -> str:
+    """How the speeds beside the plain scan are spread, and the calls that are slowest beside it."""
+    rows = sorted((group["jaxrnn"] for group in part.values()), key=lambda row: row["speed"][0])
+    speeds = [row["speed"][0] for row in rows]
+    shares = {"least": 0, "1 in 20": 0.05, "a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+    spread: Row = {head: float(np.quantile(speeds, share)) for head, share in shares.items()}
+    spread["geometric mean"] = mean(speeds)
+    for bound in (0.8, 0.9):
+        share = sum(speed < bound for speed in speeds) / len(speeds)
+        spread[f"share below {bound}"] = f"{100 * share:.0f}%"
+    slowest: list[tuple[str, Row]] = [
+        (f"{row['speed'][0]:.2f}", {"`--only calls`": f"`{row['cell']}`", "call": row["call"]})
+        for row in rows[:10]
+    ]
+    return table("calls", [(str(len(rows)), spread)]) + "\n\n" + table("speed", slowest)
 
 
 def cells(part: Part) -> list[str]:
