@@ -99,7 +99,7 @@ def filled(case: Any) -> Any:
     """The same call, of one network or of layers, with zeros in place of what may be missing."""
     network, x, h0 = case
     wh = jax.tree.leaves(network, is_leaf=_is_params)[0].wh
-    states = np.zeros((*x.shape[:-2], len(wh)), wh.dtype)
+    states = np.zeros((*x.shape[:-2], wh.shape[1]), wh.dtype)
 
     def with_bias(params: RNNParams[Any]) -> RNNParams[Any]:
         return params if params.b is not None else params._replace(b=np.zeros_like(wh[0]))
@@ -153,6 +153,17 @@ ACTIVATIONS: dict[str, tuple[Any, oracle.Differentiable]] = {
     "softplus": (jax.nn.softplus, oracle.Differentiable(lambda a: np.log1p(np.exp(a)), _sigmoid)),
     "identity": (jax.nn.identity, oracle.IDENTITY),
     "silu": (jax.nn.silu, _SILU),
+}
+
+_TO_RATES = numbers((4, 2))[0]  # of four nodes to two rates
+RATES: dict[str, tuple[Any, oracle.Differentiable]] = ACTIVATIONS | {
+    "two of tanh": (
+        lambda v: jnp.tanh(v) @ _TO_RATES.astype(v.dtype),
+        oracle.Differentiable(
+            lambda v: np.tanh(v) @ _TO_RATES,
+            lambda v: oracle.TANH.derivative(v)[..., None] * _TO_RATES,
+        ),
+    )
 }
 
 

@@ -22,6 +22,7 @@ from tests.helpers import (
     H0,
     MASKS,
     PARAMS,
+    RATES,
     RESET_TO,
     WAYS,
     X,
@@ -56,7 +57,8 @@ class Row(NamedTuple):
       sizes: of the batch, the steps, the features and the nodes.
       masks: whether there are lengths and resets.
       activation: its name in `ACTIVATIONS`.
-      rate: likewise, where there is one.
+      rate: its name in `RATES`, where there is one.
+      n_rates: how many entries it returns; None as many as there are nodes.
       leak: its shape, if there is one.
       reset_to: its shape, where there are resets.
       directions: of each layer; None for one network, of which the pre-activations are known too.
@@ -67,6 +69,7 @@ class Row(NamedTuple):
     masks: tuple[str, ...] = ("lengths", "resets")
     activation: str = "tanh"
     rate: str | None = None
+    n_rates: int | None = None
     leak: tuple[int, ...] | None = None
     reset_to: tuple[int, ...] = (4,)
     directions: tuple[int, ...] | None = None
@@ -92,12 +95,13 @@ ROWS = {
     "leak, no wx, silu": Row(WITHOUT_WEIGHTS, activation="silu", leak=(3, 7, 4), static=REVERSE),
     "one leak, few steps": Row(FEW, leak=(), static=REVERSE),
     "rate": Row(rate="tanh", reset_to=EACH),
-    "currents": Row(THREE, (), "identity", "tanh", (4,)),
+    "currents": Row(THREE, (), "identity", "tanh", leak=(4,)),
     "currents, masks": Row(
         THREE, activation="identity", rate="relu", leak=(3, 7, 4), static=REVERSE
     ),
-    "currents, no wx": Row(WITHOUT_WEIGHTS, (), "identity", "relu", ()),
-    "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", (40,)),
+    "currents, no wx": Row(WITHOUT_WEIGHTS, (), "identity", "relu", leak=()),
+    "low rank": Row(rate="two of tanh", n_rates=2, leak=(4,), static=TURNED_PIECES),
+    "currents, wide": Row(Sizes((3,), 9, 30, 40), (), "identity", "sigmoid", leak=(40,)),
     "wide": Row(Sizes((3,), 9, 30, 40), ()),
     "layers": Row(leak=(2, 3, 6, 1), directions=(1, 2, 1)),
     "layers, currents": Row(activation="identity", rate="tanh", leak=(4,), directions=(2, 1)),
@@ -122,7 +126,7 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     """
     sizes, draw = row.sizes, data.draw
     kind: Any = {"sizes": st.just(sizes), "dtype": np.float64}
-    cases: Any = strategies.cases(**kind)
+    cases: Any = strategies.cases(**kind, n_rates=row.n_rates)
     function, reference = every_value, EVERY
     if row.directions is not None:
         function, reference = cast(Any, rnn_stacked), REFERENCES[rnn_stacked]
@@ -150,7 +154,7 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
         arrays[name] = jax.tree.map(partial(poisoned, places[name]), arrays[name])
 
     in_jax, in_oracle = ACTIVATIONS[row.activation]
-    rate, rate_in_oracle = ACTIVATIONS.get(row.rate or "", (None, None))
+    rate, rate_in_oracle = RATES.get(row.rate or "", (None, None))
     of_oracle: Any = {"activation": in_oracle, "rate": rate_in_oracle}
     of_oracle["reverse"] = row.static.get("reverse", False)
     expected = reference.values(**arrays, **of_oracle)

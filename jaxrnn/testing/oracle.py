@@ -438,12 +438,12 @@ def _float64(params: RNNParams[Any], rate: Any) -> tuple[Any, FloatArray, FloatA
     wh = np.asarray(params.wh, np.float64)
     check_shape("params.wh", wh, "n_rates n_nodes")
     n_nodes = wh.shape[1]
+    if rate is None:
+        check_shape("params.wh", wh, "n_nodes n_nodes", "without a rate", n_nodes=n_nodes)
     b = np.zeros(n_nodes) if params.b is None else np.asarray(params.b, np.float64)
     check_shape("params.b", b, "n_nodes", n_nodes=n_nodes)
     if wx is not None:
         check_shape("params.wx", wx, "n_features n_nodes", n_nodes=n_nodes)
-    if rate is None:
-        check_shape("params.wh", wh, "n_nodes n_nodes", "without a rate", n_nodes=n_nodes)
     return wx, wh, b
 
 

@@ -131,10 +131,12 @@ def params(
     *,
     dtype: DTypeLike = np.float32,
     bias: bool | None = None,
+    n_rates: int | None = None,
 ) -> RNNParams[NDArray[Any]]:
     """The parameters of a network that does not amplify.
 
-    `bias` says whether there is one; None draws that too.
+    `bias` says whether there is one; None draws that too. `n_rates` says how many entries the rate
+    returns, for each of which `wh` has a row; None is `n_nodes`.
     """
 
     def weights(n_rows: int) -> NDArray[Any]:
@@ -142,7 +144,7 @@ def params(
         return drawn.astype(dtype)
 
     wx: Any = None if n_features is None else weights(n_features)
-    wh = weights(n_nodes)
+    wh = weights(n_nodes if n_rates is None else n_rates)
     biases = {True: arrays((n_nodes,), dtype), False: st.none()}
     return RNNParams(wx, wh, draw(biases[False] | biases[True] if bias is None else biases[bias]))
 
@@ -175,6 +177,7 @@ def cases(
     batch_axes: int | None = None,
     bias: bool | None = None,
     h0: Literal["each", "shared", "none"] | None = None,
+    n_rates: int | None = None,
 ) -> Case:
     """Whole calls: parameters, inputs and an initial state that fit each other.
 
@@ -186,6 +189,7 @@ def cases(
       bias: whether there is one; None draws that too.
       h0: "each" for one state a sequence, `(*batch, n_nodes)`; "shared" for `(n_nodes,)`; "none"
         for None; None draws any of the three.
+      n_rates: as in `params`.
 
     Example:
         from hypothesis import given
@@ -207,7 +211,7 @@ def cases(
         None: initial_states(drawn, dtype=dtype),
     }
     return Case(
-        draw(params(drawn.n_features, drawn.n_nodes, dtype=dtype, bias=bias)),
+        draw(params(drawn.n_features, drawn.n_nodes, dtype=dtype, bias=bias, n_rates=n_rates)),
         draw(inputs(drawn, dtype=dtype)),
         draw(initial[h0]),
     )
@@ -389,7 +393,7 @@ def calls(draw: st.DrawFn, /, **kind: Any) -> tuple[Case, dict[str, Any]]:
         test_my_variant()
     """
     case = draw(cases(**kind))
-    sizes = Sizes(case.x.shape[:-2], case.x.shape[-2], None, len(case.params.wh))
+    sizes = Sizes(case.x.shape[:-2], case.x.shape[-2], None, case.params.wh.shape[1])
     return case, draw(options(sizes, dtype=case.x.dtype))
 
 
