@@ -249,6 +249,7 @@ def test_nothing_in_the_padding_reaches_a_value_or_a_gradient(name: str) -> None
             jax.jit(jax.value_and_grad(partial(value, others)))(weights)
             for others in (with_nan | dict(masked) | functions, cut | {"n_steps": 4, "n_pieces": 2})
         )
+    assert jax.tree.all(jax.tree.map(lambda a: np.all(np.isfinite(a)), expected))
     assert_close(result, expected, 1e-12)
 
 
