@@ -18,7 +18,7 @@ from tests.helpers import EQUATIONS, README, assert_close, numbers
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
 
-RECIPE = re.compile(r"^# (.+?): .*\n(?:# .*\n)*((?:(?!```).+\n)+)", re.MULTILINE)
+RECIPE = re.compile(r"^# (.+?): .*\n(?:# .*\n)*((?:(?!```|# ).*\n)+)", re.MULTILINE)
 RECIPES = dict(RECIPE.findall(EQUATIONS))
 
 # What the calls read, under the names that they use.
@@ -189,13 +189,13 @@ def call(name: str, **others: Any) -> Any:
 
 
 def test_every_call_has_an_equation_here_and_the_first_page_shows_the_same() -> None:
-    """No block calls the package outside the paragraphs of code that are compared here."""
+    """No block calls the package outside the code that is compared here."""
     assert RECIPES.keys() == EXPECTED.keys()
     calls = re.compile(r"\b(?:rnn_\w+|mask_padding|lax\.scan|lstsq)\(")
     assert len(calls.findall(EQUATIONS.partition("\nimport optax")[0])) == sum(
         len(calls.findall(code)) for code in RECIPES.values()
     )
-    shown = [each[0] for each in RECIPE.finditer(README)]
+    shown = [each[0].strip() for each in RECIPE.finditer(README)]
     assert len(shown) == 6
     assert [each for each in shown if each not in EQUATIONS] == []
 
