@@ -229,7 +229,16 @@ def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], A
     return run
 
 
-# The README
+# The pages: each block of code must run, those of the equations behind their first
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+GALLERY = (ROOT / "jaxrnn" / "examples" / "README.md").read_text()
+EQUATIONS = GALLERY.partition("## Equations\n")[2].partition("\n## ")[0]
+_FIRST, *_OTHERS = blocks_of(EQUATIONS)
+BLOCKS = blocks_of(README + GALLERY.replace(EQUATIONS, "")) + [_FIRST + each for each in _OTHERS]

@@ -1,4 +1,4 @@
-"""README.md and the public docstrings: every block and every example runs."""
+"""The pages and the public docstrings: every block and every example runs."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ import pytest
 import jaxrnn
 from jaxrnn import interop
 from jaxrnn.testing import oracle, relations, strategies
-from tests.helpers import BLOCKS, README
+from tests.helpers import BLOCKS, GALLERY, README
 
 
 def public(module: ModuleType) -> dict[str, Any]:
@@ -44,7 +44,8 @@ EXAMPLES = {name: code for name, each in DOCUMENTED.items() if (code := example(
 
 def test_every_block_is_found() -> None:
     """None is marked in a way that the tests do not look for."""
-    assert README.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", README, re.MULTILINE))
+    pages = README + GALLERY
+    assert pages.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", pages, re.MULTILINE))
     assert len(BLOCKS) >= 4
 
 
