@@ -35,7 +35,7 @@ periods = np.array([1, 1, 2, 3, 4])
 tokens = np.array([[0, 2, 1, 1, 0, 2], [1, 0, 0, 2, 1, 2]])
 sign = np.array([1.0, 1, 1, -1, -1])
 lengths = np.array([6, 4])
-backward = RNNParams(wx[::-1], wh.T, -b)
+backward, k, sparse = RNNParams(wx[::-1], wh.T, -b), 3, wh * exists
 x_t, h_t, done_t = rollout[4], h_T, done[4]
 
 
@@ -149,6 +149,8 @@ EXPECTED: dict[str, Callable[[], Any]] = {
     "All dropout": lambda: moved(lambda t: leak * mask[:, t, None], keeps / keep),
     "Zoneout": lambda: moved(lambda t: ~holds[:, t]),
     "Low rank": lambda: loop(lambda h, x_t, t: tanh(x_t @ wx + (h @ n) @ m.T / 5 + b)),
+    "Some nodes project": lambda: loop(lambda h, x_t, t: tanh(x_t @ wx + h[:, :k] @ wh[:k] + b)),
+    "Sparse": lambda: elman(wh=wh * exists),
     "Dale's law": lambda: elman(wh=np.concatenate([abs(wh[:3]), -abs(wh[3:])])),
     "Mask": lambda: elman(wh=wh * exists),
     "Echo state": lambda: elman(wh=wh * (0.9 / max(abs(np.linalg.eigvals(wh))))),
