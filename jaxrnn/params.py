@@ -67,7 +67,8 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
       must import jaxrnn before `deserialize`, which otherwise tells of "an unregistered type".
 
         x = jnp.ones((2, 5, 3))
-        (folder / "program").write_bytes(jax.export.export(jax.jit(rnn_forward))(params, x).serialize())
+        exported = jax.export.export(jax.jit(rnn_forward))(params, x)
+        (folder / "program").write_bytes(exported.serialize())
         program = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
         assert jnp.allclose(program.call(loaded, x), rnn_forward(params, x), atol=1e-6)
     """
