@@ -115,6 +115,10 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
     r = rates(plan, start)
     da = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
     if not plan.at_once:
+        if step.is_padding is not None:
+            # Else, under `jax.vmap`, the outer product of a step would select the states anew for
+            # each of its entries, which takes five times as long (jax 0.12).
+            r = jax.lax.optimization_barrier(r)
         known = _known(rule, step, r, dstep.x, jnp.matmul)
     da = zero_where(step.is_padding, da if known is None else known + da)
     df = tangent_of(plan.activation)(f, da)

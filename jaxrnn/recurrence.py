@@ -117,13 +117,14 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
-        step = steps.at(now) if plan.in_place else now
+        step = steps.at(now) if plan.by_rule else now
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
         return h, (a, h, None if leak is None else f)
 
-    xs: Any = jnp.arange(inputs.n_steps, dtype=jnp.int32) if plan.in_place else steps.time_first()
+    # Each step is read where it is; but JAX's own transpose of such a read has all steps.
+    xs: Any = jnp.arange(inputs.n_steps, dtype=jnp.int32) if plan.by_rule else steps.time_first()
     last, out = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
     return Trajectory(last, *out)
 
