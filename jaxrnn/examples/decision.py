@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.example_libraries import optimizers
 from jax.scipy.stats import norm
 
@@ -20,13 +21,11 @@ from jaxrnn.examples import program
 
 N_NODES, N_STEPS, LEAK = 50, 50, 0.2  # a step is 20 ms, and the time constant of a node 100 ms
 CURRENTS: Any = {"activation": jax.nn.identity, "rate": jax.nn.relu, "leak": LEAK}
-DOTS, ANSWER = slice(5, 40), slice(40, 50)
-NOISE_OF_DOTS, NOISE_OF_NODES = 0.5, 0.1
-COHERENCES = jnp.outer(jnp.array([-1, 1]), 0.512 / 2 ** jnp.arange(5)).ravel()  # positive is right
-# Four nodes in five excite, and one inhibits. A connection in five is there.
-EXCITES = jnp.arange(N_NODES) < 40
-THERE = jax.random.bernoulli(jax.random.key(0), 0.2, (N_NODES, N_NODES))
-SIGNS = jnp.where(THERE, jnp.where(EXCITES, 1.0, -1.0)[:, None], 0.0)
+DOTS, ANSWER, NOISE_OF_DOTS, NOISE_OF_NODES = slice(5, 40), slice(40, 50), 0.5, 0.1
+COHERENCES = np.outer([-1, 1], 0.512 / 2 ** np.arange(5)).ravel()  # positive is right
+EXCITES = np.arange(N_NODES) < 40  # and the others inhibit
+THERE = np.random.default_rng(0).random((N_NODES, N_NODES)) < 0.2  # one connection in five
+SIGNS = np.where(THERE, np.where(EXCITES, 1, -1)[:, None], 0)
 
 
 def start(key: jax.Array) -> Any:
@@ -43,7 +42,7 @@ def network(trained: Any) -> Any:
     return RNNParams(jnp.abs(wx), SIGNS * jnp.abs(wh), b), readout * EXCITES
 
 
-def run(trained: Any, key: jax.Array, coherence: jax.Array) -> tuple[jax.Array, jax.Array]:
+def run(trained: Any, key: jax.Array, coherence: Any) -> tuple[jax.Array, jax.Array]:
     """The rates of all nodes, and the output, in a trial of each coherence."""
     (wx, wh, b), readout = network(trained)
     for_dots, for_nodes = jax.random.split(key)
@@ -55,20 +54,21 @@ def run(trained: Any, key: jax.Array, coherence: jax.Array) -> tuple[jax.Array, 
     return jax.nn.relu(v), jax.nn.relu(v) @ readout
 
 
-def ideal_observer(coherence: jax.Array) -> jax.Array:
+def ideal_observer(coherence: Any) -> Any:
     """How often an observer that sums all evidence says right."""
-    return norm.cdf(coherence * jnp.sqrt((DOTS.stop - DOTS.start) / 2) / NOISE_OF_DOTS)
+    return np.asarray(norm.cdf(coherence * np.sqrt((DOTS.stop - DOTS.start) / 2) / NOISE_OF_DOTS))
 
 
 @jax.jit
 def train(key: jax.Array, updates: jax.Array) -> Any:
     """Train in six trials of each coherence an update."""
-    init_adam, update_adam, trained_of = optimizers.adam(0.01)
-    coherence = jnp.tile(COHERENCES, 6)
+    rate = optimizers.exponential_decay(0.01, updates.size, 0.1)
+    init_adam, update_adam, trained_of = optimizers.adam(rate)
+    coherence = np.tile(COHERENCES, 6)
 
     def loss(trained: Any, key: jax.Array) -> jax.Array:
         rates, output = run(trained, key, coherence)
-        wrong = jax.nn.softplus(-jnp.sign(coherence)[:, None] * output[:, ANSWER])
+        wrong = jax.nn.softplus(-np.sign(coherence)[:, None] * output[:, ANSWER])
         return jnp.mean(wrong) + 0.01 * jnp.mean(rates**2)
 
     def update(adam: Any, i: Any) -> tuple[Any, None]:
@@ -82,7 +82,7 @@ def train(key: jax.Array, updates: jax.Array) -> Any:
 def draw(figure: Any, right: Any, output: Any, wh: Any) -> None:
     """Draw the psychometric curve, the output by coherence, and the weights."""
     curve, time, weights = figure.subplots(1, 3, width_ratios=(1, 1.2, 1))
-    fine = jnp.linspace(-0.55, 0.55, 200)
+    fine = np.linspace(-0.55, 0.55, 200)
     curve.plot(100 * fine, 100 * ideal_observer(fine), color=program.GREY, label="ideal observer")
     curve.plot(100 * COHERENCES, 100 * right, "o", color=program.BLUE, label="network")
     curve.set(title="Psychometric curve", xlabel="coherence (%)", ylabel="answers rightward (%)")
@@ -90,7 +90,7 @@ def draw(figure: Any, right: Any, output: Any, wh: Any) -> None:
     time.axvspan(20 * DOTS.start, 20 * DOTS.stop, color="#eeeeee")
     for c, each in zip(COHERENCES, output, strict=True):
         colour = program.BLUE if c > 0 else program.ORANGE
-        time.plot(20 * jnp.arange(N_STEPS), each, color=colour, alpha=0.3 + abs(float(c)))
+        time.plot(20 * np.arange(N_STEPS), each, color=colour, alpha=0.3 + abs(c))
     time.set(title="Mean output, by coherence (grey: dots)", xlabel="time (ms)")
     weights.imshow(wh, cmap="RdBu", vmin=-0.5, vmax=0.5, interpolation="none")
     weights.set(title="wh: a row excites or inhibits", xlabel="to node", ylabel="from node")
@@ -100,22 +100,21 @@ def main(options: Any) -> int:
     """Train, and compare the answers of the network with an observer that sums all evidence."""
     for_training, for_answers = jax.random.split(jax.random.key(options.seed))
     trained = train(for_training, jnp.arange(options.updates))
-    _, output = jax.jit(run)(trained, for_answers, jnp.repeat(COHERENCES, 500))
-    output = output.reshape(len(COHERENCES), 500, N_STEPS)
-    right = jnp.mean(jnp.sum(output[..., ANSWER], axis=-1) > 0, axis=1)
+    _, output = jax.jit(run)(trained, for_answers, np.repeat(COHERENCES, 300))
+    output = np.reshape(output, (len(COHERENCES), 300, N_STEPS))
+    right, ideal = np.mean(output[..., ANSWER].sum(axis=-1) > 0, axis=1), ideal_observer(COHERENCES)
     print("coherence   says right   ideal observer")
-    for c, p in zip(COHERENCES, right, strict=True):
-        print(f"{c:8.1%} {p:12.1%} {ideal_observer(c):14.1%}")
-    wh = network(trained)[0].wh
-    draw(options.plot, right, jnp.mean(output, axis=1), wh)
-    correct = jnp.mean(jnp.where(COHERENCES > 0, right, 1 - right))
-    best = jnp.mean(ideal_observer(jnp.abs(COHERENCES)))
+    for row in zip(COHERENCES, right, ideal, strict=True):
+        print("{:8.1%} {:12.1%} {:14.1%}".format(*row))
+    wh = np.asarray(network(trained)[0].wh)
+    draw(options.plot, right, output.mean(axis=1), wh)
+    correct, best = (np.mean(np.where(COHERENCES > 0, p, 1 - p)) for p in (right, ideal))
     claims = {
         f"{correct:.1%} are correct, and {best:.1%} of an ideal observer's": correct > best - 0.05,
-        "Dale's law holds, and absent connections stay absent": jnp.all(wh * SIGNS == jnp.abs(wh)),
+        "Dale's law holds, and absent connections stay absent": np.all(wh * SIGNS == np.abs(wh)),
     }
     return program.conclude(claims)
 
 
 if __name__ == "__main__":
-    program.run(main, __doc__, updates=600)
+    program.run(main, __doc__, updates=300)

@@ -56,8 +56,7 @@ def newton(rnn: Any, h: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return rnn_step(rnn, h, jnp.zeros(3))
 
     def improve(_: Any, h: jax.Array) -> Any:
-        difference = step(h) - h
-        return h - jnp.linalg.solve(jacobian(h) - identity, difference[..., None])[..., 0]
+        return h - jnp.linalg.solve(jacobian(h) - identity, (step(h) - h)[..., None])[..., 0]
 
     jacobian, identity = jax.vmap(jax.jacfwd(step)), jnp.eye(N_NODES)
     h = jax.lax.fori_loop(0, 30, improve, h)
@@ -67,14 +66,13 @@ def newton(rnn: Any, h: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def fixed_points(rnn: Any, h: Any, key: jax.Array) -> tuple[Any, Any]:
     """Search from between visited states `(n, n_nodes)`: points, and their unstable directions."""
     for_pairs, for_weights = jax.random.split(key)
-    one, other = jax.random.choice(for_pairs, jnp.asarray(h), (2, 1000))
-    weights = jax.random.uniform(for_weights, (1000, 1))
-    points, moves, jacobians = newton(rnn, weights * one + (1 - weights) * other)
-    distances = jnp.max(jnp.abs(points[:, None] - points), axis=-1)
-    again = jnp.any(jnp.tril(distances < 0.01, -1), axis=1)
-    kept = np.asarray((moves < 1e-5) & ~again)  # those that Newton's method found, each once
-    sizes = np.abs(np.linalg.eigvals(np.asarray(jacobians)[kept]))
-    return np.asarray(points)[kept], np.sum(sizes > 1, axis=-1)
+    one, other = h[np.asarray(jax.random.randint(for_pairs, (2, 1000), 0, len(h)))]
+    weights = np.asarray(jax.random.uniform(for_weights, (1000, 1)))
+    found = newton(rnn, weights * one + (1 - weights) * other)
+    points, moves, jacobians = map(np.asarray, found)
+    again = np.any(np.tril(np.max(np.abs(points[:, None] - points), axis=-1) < 0.01, -1), axis=1)
+    kept = (moves < 1e-5) & ~again  # those that Newton's method found, each once
+    return points[kept], np.sum(np.abs(np.linalg.eigvals(jacobians[kept])) > 1, axis=-1)
 
 
 @program.draws
@@ -100,10 +98,10 @@ def main(options: Any) -> int:
     """Train the network, search its fixed points, and count them by unstable directions."""
     for_training, for_trials, for_search = jax.random.split(jax.random.key(options.seed), 3)
     rnn, readout = train(for_training, jnp.arange(options.updates))
-    pulses, bits = trials(for_trials, 64)
-    h = rnn_states(rnn, pulses).h
+    pulses, bits = map(np.asarray, trials(for_trials, 64))
+    h = np.asarray(rnn_states(rnn, pulses).h)
     right = np.mean((np.sign(h @ readout) == bits)[bits != 0])
-    visited = np.reshape(h, (-1, N_NODES))
+    visited = h.reshape(-1, N_NODES)
     points, unstable = fixed_points(rnn, visited, for_search)
     memories = np.unique(np.sign(points[unstable == 0] @ readout), axis=0)
     counts = np.bincount(unstable, minlength=4)
