@@ -88,8 +88,8 @@ def main(options: Any) -> int:
     draw(options.plot, exponents, states)
     off = np.max(np.abs(exponents.mean(axis=1) - expected))
     claims = {
-        "every network up to a gain of 0.9 is stable": np.all(exponents[GAINS < 0.95] < 0),
-        "every network from a gain of 1.5 on is chaotic": np.all(exponents[GAINS > 1.45] > 0),
+        "every network up to a gain of 0.8 is stable": np.all(exponents[GAINS < 0.85] < 0),
+        "every network from a gain of 1.6 on is chaotic": np.all(exponents[GAINS > 1.55] > 0),
         f"mean field theory is at most {off:.3f} off": off < 0.06,
     }
     return program.conclude(claims)
