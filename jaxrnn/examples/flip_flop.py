@@ -81,9 +81,10 @@ def draw(figure: Any, pulses: Any, outputs: Any, h: Any, points: Any, unstable: 
     plane, time = figure.subplots(1, 2, width_ratios=(1, 1.1))
     components = np.linalg.svd(h - h.mean(axis=0), full_matrices=False)[2][:2].T
     plane.plot(*(h[:700] @ components).T, color=program.BLUE, linewidth=0.3, alpha=0.6)
-    names = "stable", "1 unstable direction", "2", "3"
+    names = "stable", "1 unstable direction", "2", "3 or more"
     for n, (name, marker) in enumerate(zip(names, "oxs^", strict=True)):
-        colour, each = program.ORANGE if n else "black", points[unstable == n] @ components
+        colour = program.ORANGE if n else "black"
+        each = points[np.minimum(unstable, 3) == n] @ components
         plane.plot(*each.T, marker, color=colour, markersize=5, label=name)
     plane.set(title="States and fixed points", xlabel="PC 1", ylabel="PC 2", aspect="equal")
     plane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4, columnspacing=0.8)
@@ -105,7 +106,7 @@ def main(options: Any) -> int:
     points, unstable = fixed_points(rnn, visited, for_search)
     memories = np.unique(np.sign(points[unstable == 0] @ readout), axis=0)
     counts = np.bincount(unstable, minlength=4)
-    print("fixed points with 0, 1, 2 and 3 unstable directions:", *counts)
+    print("fixed points by their unstable directions, from 0 on:", *counts)
     draw(options.plot, pulses[0], h[0] @ readout, visited, points, unstable)
     claims = {
         f"{right:.1%} of the bits are right": right > 0.98,
