@@ -1,0 +1,1 @@
+"""A gallery of short programs, each to be read, copied and changed: README.md shows them all."""
