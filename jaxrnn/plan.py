@@ -133,9 +133,9 @@ def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
 
     Under `jax.vmap` it is three to seven times as fast as a reduction over an axis (jax 0.12).
     """
-    rows = jax.lax.broadcast_to_rank(weights, array.ndim + 1)
-    terms = (array[..., i, None] * rows[..., i, :] for i in range(weights.shape[0]))
-    return sum(terms, start=jnp.zeros((), array.dtype))
+    pairs = zip(jnp.unstack(array, axis=-1), weights, strict=True)
+    terms = (entry[..., None] * jax.lax.broadcast_to_rank(row, array.ndim) for entry, row in pairs)
+    return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
 
 
 def near_root(n_steps: int) -> int:
