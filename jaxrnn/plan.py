@@ -113,7 +113,7 @@ def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs
     if plan.shared or any(each is not None for each in (dparams.wx, dparams.wh, dinputs.steps.x)):
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
-    # or a Hessian. Then sums are slower than products, and there is nothing to multiply at once.
+    # or a Hessian. There is nothing to multiply at once.
     has_one = plan.segment is None or inputs.n_steps < MANY_STEPS
     segment = None if has_one else plan.segment
     return plan._replace(at_once=False, segment=segment)
