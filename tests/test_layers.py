@@ -129,3 +129,8 @@ def test_the_error_says_what_is_wrong(message: str) -> None:
     with pytest.raises((TypeError, ValueError)) as told:
         WRONG[message]()
     assert re.match(message, told.exconly())
+
+
+def test_profiles_name_layers_and_directions() -> None:
+    text = jax.jit(rnn_stacked).lower(NETWORK, X).as_text(debug_info=True)
+    assert all(f"layer_{i}/{way}" in text for i in (0, 1) for way in ("forward", "backward"))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import interop, rnn_stacked
+from jaxrnn import LayerStates, RNNParams, RNNStates, init_params, interop, rnn_stacked, rnn_states
 from tests.helpers import assert_close
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
@@ -74,3 +74,23 @@ def test_nnx_with_its_optimizer() -> None:
         expected = jax.tree.map(lambda weight, g: weight - 0.1 * g, before, by_weights)
         optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(X) ** 2))(model))
         assert_close(weights(), expected, 1e-5)
+
+
+@pytest.mark.parametrize("kind", [RNNParams, RNNParams[jax.Array], RNNStates, LayerStates])
+@pytest.mark.parametrize("hook", ["beartype", "jaxtyping"])
+def test_types_are_checked_at_run_time(kind: Any, hook: str) -> None:
+    """Their checkers take the named tuples as types, and refuse what is none."""
+    check = pytest.importorskip("beartype").beartype
+    if hook == "jaxtyping":
+        check = pytest.importorskip("jaxtyping").jaxtyped(typechecker=check)
+
+    def same(value: Any) -> Any:
+        return value
+
+    same.__annotations__ = {"value": kind, "return": kind}
+    params = init_params(jax.random.key(0), 3, 4)
+    values = {RNNStates: rnn_states(params, X), LayerStates: rnn_stacked((params,), X)}
+    value = values.get(kind, params)
+    assert check(same)(value) is value
+    with pytest.raises(Exception, match=r"(?i)type"):
+        check(same)(X)
