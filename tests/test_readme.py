@@ -28,12 +28,11 @@ def public(module: ModuleType) -> dict[str, Any]:
 
 
 def example(documented: Any) -> str:
-    """The code of a docstring: what is indented further than the text below `Example:`."""
-    section = re.search(r"^Example:\n((?: .*\n?|\n)+)", inspect.getdoc(documented) or "", re.M)
-    if section is None:
-        return ""
-    lines = [line for line in section[1].splitlines() if not re.match(r" {2}\S", line)]
-    return dedent("\n".join(lines))
+    """The code of a docstring: its fences below `Example:`, which share names."""
+    _, _, section = (inspect.getdoc(documented) or "").partition("\nExample:\n")
+    fences = re.findall(r"^  ```python\n(.*?)^  ```$", section, re.DOTALL | re.MULTILINE)
+    return "\n".join(map(dedent, fences))
+
 
 
 DOCUMENTED: dict[str, Any] = {}
