@@ -98,9 +98,10 @@ def rnn_forward(
         `jax.lax.logistic` themselves. JAX differentiates others, a lambda around one of these
         included, step by step.
       rate: a function of the state before `wh`, of which all holds that is said of `activation`,
-        but it may return as many entries as `wh` has rows, `(*batch, n_rates)`: as few as the rank
-        of a network, say. None is the identity, and costs nothing. A network of currents has a leak, the activation
-        `jax.nn.identity` and a rate such as `jnp.tanh`: `h` are the currents, `rate(h)` the rates.
+        but it may return as many entries as `wh` has rows, `(*batch, n_rates)`: as many as the rank
+        of a network, say. None is the identity, and costs nothing. A network of currents has a
+        leak, the activation `jax.nn.identity` and a rate such as `jnp.tanh`: `h` are the currents,
+        `rate(h)` the rates.
       leak: how far each node moves from its state towards the activation, which broadcasts to
         `(*batch, n_steps, n_nodes)`: 0 holds the state, 1 is the network without a leak, and dt/tau
         is a rate network of time constant tau. Any number is taken, and it may be traced and
@@ -123,9 +124,10 @@ def rnn_forward(
         again there. The memory is some n_steps / checkpoint_every + checkpoint_every states, which
         is least near the square root of n_steps, for up to a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
-      unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what was fastest where it was measured: eight if the default backend
-        of JAX is a GPU, and else one. Say 8 when you export a program on a CPU for a GPU. A
-        symbolic n_steps allows None and 1.
+      unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what
+        was fastest where it was measured: eight if the default backend of JAX is a GPU, and else
+        one. Say 8 when you export a program on a CPU for a GPU. A symbolic n_steps allows None
+        and 1.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.

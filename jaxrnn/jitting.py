@@ -86,7 +86,23 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     *own, last = signature(function).parameters.values()
     defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
     own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
+    own = [
+        each.replace(default=_Shown(each.default)) if hasattr(each.default, "__wrapped__") else each
+        for each in own
+    ]
     return {each.name: each.replace(annotation=each.empty) for each in own}
+
+
+class _Shown(partial[Any]):
+    """A function as a default, which equals it, and prints as a person would write it."""
+
+    __hash__ = partial.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self.func is other
+
+    def __repr__(self) -> str:
+        return f"{self.func.__module__}.{self.func.__name__}"
 
 
 def _is_constant(option: Any) -> bool:

@@ -34,7 +34,6 @@ def example(documented: Any) -> str:
     return "\n".join(map(dedent, fences))
 
 
-
 DOCUMENTED: dict[str, Any] = {}
 for module in (jaxrnn, interop, oracle, relations, strategies):
     DOCUMENTED |= public(module)
