@@ -108,12 +108,12 @@ def rnn_forward(
         differentiated. Where it is 0 the input must still be finite, as 0 times NaN is NaN. In the
         padding its value, NaN included, reaches nothing. None is 1.
       lengths: how many steps each sequence has, integers `(*batch,)` from 0 to n_steps. What comes
-        after them in `x` is padding. In the padding the state stays as it is, and nothing that the
-        padding contains, NaN included, reaches a value or a gradient of this call. What you compute
-        outside it from padded arrays is not covered: `mask_padding` puts zeros in the padding of
-        what goes in, and of targets and losses. Length 0 gives `h0`. A length
-        out of range is an error if it is a Python number, or in a NumPy array. The lengths in a JAX
-        array, traced or not, are not checked: one out of range counts as the nearest in range.
+        after them in `x` is padding. There the state stays as it is, and nothing that the padding
+        contains, NaN included, reaches a value or a gradient inside this call. Outside it NaN does,
+        in what is computed from padded arrays: `mask_padding` puts zeros there. Length 0 gives
+        `h0`. A length out of range is an error if it is a Python number, or in a NumPy array. The
+        lengths in a JAX array, traced or not, are not checked: one out of range counts as the
+        nearest in range.
       resets: bool `(*batch, n_steps)`. Where true, the state is set to `reset_to` before that step,
         as at the beginning of a sequence that is packed behind another. Resets in the padding do
         nothing.

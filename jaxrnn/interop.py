@@ -284,6 +284,12 @@ def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
     If no layer has a bias there is none, for `bias=False`. If some have one, the others get zeros.
     For an `RNNCell`, cut `_l0` off the keys.
 
+    Args:
+      layers: for each layer an `RNNParams`, or a pair (forward, backward) of them.
+
+    Returns:
+      New arrays with the keys and shapes of `from_torch`.
+
     Raises:
       TypeError, ValueError: `layers` are not those of `rnn_stacked`, or torch cannot hold them: all
         must have the same number of nodes, and the same number of directions.
@@ -360,7 +366,13 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
 
 
 def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
-    """`W`, `R` and `B` of ONNX's operator `RNN`, from an `RNNParams` or a pair of them.
+    """`W`, `R` and `B` of ONNX's operator `RNN`.
+
+    Args:
+      layer: an `RNNParams`, or a pair (forward, backward) of them.
+
+    Returns:
+      New arrays of the shapes of `from_onnx`. Without biases there is no `B`.
 
     Raises:
       TypeError, ValueError: `layer` is neither, or its directions differ in shape.
@@ -507,6 +519,9 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
 def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
     """The weights of a Keras `SimpleRNN`, for `layer.set_weights(list(weights.values()))`.
 
+    Args:
+      params: an `RNNParams`. Its arrays are `kernel`, `recurrent_kernel` and, if not None, `bias`.
+
     Example:
       ```python
       import jax
@@ -545,7 +560,9 @@ def from_linen(params: Mapping[str, Any], *, residual: bool = False) -> RNNParam
 def to_linen(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None.
 
-    `residual` is that of the cell, as in `from_linen`.
+    Args:
+      params: an `RNNParams`.
+      residual: that of the cell, as in `from_linen`.
 
     Example:
       ```python
@@ -582,7 +599,9 @@ def from_nnx(state: Mapping[str, Any], *, residual: bool = False) -> RNNParams[A
 def to_nnx(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`.
 
-    The bias is zeros where `b` is None, and `residual` is that of the cell, as in `to_linen`.
+    Args:
+      params: an `RNNParams`; where its `b` is None, the bias is zeros.
+      residual: that of the cell, as in `from_linen`.
 
     Example:
       ```python

@@ -114,6 +114,8 @@ def rnn_states(
 ) -> RNNStates[FloatArray]:
     """What `jaxrnn.rnn_states` must return: every `a` and `h`, each `(*batch, n_steps, n_nodes)`.
 
+    Arguments are those of `jaxrnn.rnn_states`, and options are `Options`.
+
     Example:
       ```python
       import numpy as np
@@ -133,6 +135,8 @@ def rnn_forward(
     params: RNNParams[Any], x: ArrayLike, h0: ArrayLike | None = None, **options: Unpack[Options]
 ) -> FloatArray:
     """What `jaxrnn.rnn_forward` must return: the state after the last step, `(*batch, n_nodes)`.
+
+    Arguments are those of `jaxrnn.rnn_forward`, and options are `Options`.
 
     Example:
       ```python
@@ -345,6 +349,7 @@ def rnn_stacked(
     """What `jaxrnn.rnn_stacked` must return without dropout.
 
     Of a single layer that is a pair, it is also what `jaxrnn.rnn_bidirectional` must return.
+    Arguments are those of `jaxrnn.rnn_stacked`, and options are `Options`.
 
     Example:
       ```python

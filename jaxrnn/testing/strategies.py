@@ -1,7 +1,8 @@
 """Hypothesis strategies: parameters, inputs and whole cases, of vanilla RNNs and of any other cell.
 
 They are made for functions behind a compiler. Sizes come from the small table `SIZES`, so that
-hundreds of examples compile only a few times. All values are drawn freely.
+hundreds of examples compile only a few times. All values are drawn freely. In all functions `sizes`
+are a `Sizes`, and `dtype` is the float type of every array.
 
 Values are multiples of 1/16 in [-1, 1]. Every float type from bfloat16 up holds these exactly, so
 the oracle sees the same numbers as the tested function. Weights are divided by a power of two that
