@@ -39,6 +39,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     parameters = _parameters(function)
     positional = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
     static = [name for name in STATIC if name in parameters]
+    vars(function).update(__signature__=Signature([*parameters.values()]))  # `wraps` copies it
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -77,7 +78,6 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
             _note_what_jax_refuses(error, dict(zip(parameters, args, strict=False)) | kwargs)
             raise
 
-    vars(call).update(__signature__=Signature([*parameters.values()]))
     return call
 
 

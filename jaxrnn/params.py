@@ -128,9 +128,10 @@ def init_params(
       n_features: inputs per step. Zero makes an autonomous network, if `wx_init` can draw that.
         None makes one without `wx`, to which `x` is added as it is.
       n_nodes: hidden nodes, at least one.
-      wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
-      wh_init: the same for `wh`.
-      b_init: the same for `b`, which has one axis; None for no bias.
+      wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`; by default
+        `normal(0.01)`.
+      wh_init: the same for `wh`, with the same default.
+      b_init: the same for `b`, which has one axis; by default `ones`. None for no bias.
       dtype: a floating type; by default JAX's own (float32, or float64 under x64).
 
     Returns:
