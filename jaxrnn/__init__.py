@@ -10,7 +10,7 @@
     rnn_bidirectional((forward, backward), x)            those of a layer in both directions
 
 `x` is `(*batch, n_steps, n_features)`. `help(jaxrnn.rnn_forward)` has the equation and the options.
-`jaxrnn.interop` reads and writes weights of other libraries, and `jaxrnn.testing` tests recurrences.
+`jaxrnn.interop` has weights of other libraries and files, `jaxrnn.testing` tests of recurrences.
 """
 
 from jaxrnn.forward import mask_padding, rnn_forward, rnn_states, rnn_step
