@@ -10,6 +10,7 @@
     rnn_bidirectional((forward, backward), x)            those of a layer in both directions
 
 `x` is `(*batch, n_steps, n_features)`. `help(jaxrnn.rnn_forward)` has the equation and the options.
+`jaxrnn.interop` has weights of other libraries and files, `jaxrnn.testing` tests of recurrences.
 """
 
 from jaxrnn.forward import mask_padding, rnn_forward, rnn_states, rnn_step
@@ -17,7 +18,7 @@ from jaxrnn.layers import LayerStates, init_stacked, rnn_bidirectional, rnn_stac
 from jaxrnn.params import LEARNABLE, RNNParams, init_params
 from jaxrnn.recurrence import RNNStates
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "LEARNABLE",

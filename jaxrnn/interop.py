@@ -131,18 +131,20 @@ def to_flat(layers: RNNParams[Any] | Sequence[Layer[Any]]) -> dict[str, Any]:
       TypeError, ValueError: `layers` are not as above, or `from_flat` would refuse an array.
 
     Example:
-        import tempfile
-        from pathlib import Path
-        import jax
-        import numpy as np
-        from jaxrnn import init_stacked, interop
+      ```python
+      import tempfile
+      from pathlib import Path
+      import jax
+      import numpy as np
+      from jaxrnn import init_stacked, interop
 
-        layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True, b_init=None)
-        path = Path(tempfile.mkdtemp()) / "layers.npz"
-        np.savez(path, **interop.to_flat(layers))  # safetensors.numpy.save_file(flat, path)
-        with np.load(path) as flat:  # flat = safetensors.numpy.load_file(path)
-            loaded = interop.from_flat(flat)
-        assert np.array_equal(loaded[1][0].wx, layers[1][0].wx) and loaded[1][0].b is None
+      layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True, b_init=None)
+      path = Path(tempfile.mkdtemp()) / "layers.npz"
+      np.savez(path, **interop.to_flat(layers))  # safetensors.numpy.save_file(flat, path)
+      with np.load(path) as flat:  # flat = safetensors.numpy.load_file(path)
+          loaded = interop.from_flat(flat)
+      assert np.array_equal(loaded[1][0].wx, layers[1][0].wx) and loaded[1][0].b is None
+      ```
     """
     networks: dict[str, RNNParams[Any]] = {}
     if isinstance(layers, RNNParams):
@@ -177,18 +179,20 @@ def from_flat(flat: Mapping[str, Any]) -> RNNParams[Array] | tuple[Layer[Array],
         network, or has none of these names.
 
     Example:
-        import tempfile
-        from pathlib import Path
-        import jax
-        import orbax.checkpoint as ocp
-        from jaxrnn import init_params, interop
+      ```python
+      import tempfile
+      from pathlib import Path
+      import jax
+      import orbax.checkpoint as ocp
+      from jaxrnn import init_params, interop
 
-        path = Path(tempfile.mkdtemp()) / "params"
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, interop.to_flat(init_params(jax.random.key(0), 3, 16)))
-            checkpointer.wait_until_finished()
-            params = interop.from_flat(checkpointer.restore(path))
-        assert params.wx.shape == (3, 16)
+      path = Path(tempfile.mkdtemp()) / "params"
+      with ocp.StandardCheckpointer() as checkpointer:
+          checkpointer.save(path, interop.to_flat(init_params(jax.random.key(0), 3, 16)))
+          checkpointer.wait_until_finished()
+          params = interop.from_flat(checkpointer.restore(path))
+      assert params.wx.shape == (3, 16)
+      ```
     """
     rest = _entries("flat", flat)
     found = [re.match(r"layers\.(\d{1,9})\.((?:for|back)ward\.)?", str(key)) for key in rest]
@@ -234,15 +238,17 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
         of these names. The message names its key, as in all functions here.
 
     Example:
-        import numpy as np
-        from jaxrnn import interop, rnn_stacked
+      ```python
+      import numpy as np
+      from jaxrnn import interop, rnn_stacked
 
-        # As of torch.nn.RNN(3, 4), whose rnn.state_dict() holds tensors, which will do as well.
-        state_dict = {"weight_ih_l0": np.full((4, 3), 0.1), "weight_hh_l0": np.eye(4)}
-        state_dict |= {"bias_ih_l0": np.zeros(4), "bias_hh_l0": np.zeros(4)}
-        layers = interop.from_torch(state_dict)
-        h, last = rnn_stacked(layers, np.ones((2, 7, 3)))  # activation=jax.nn.relu, if torch's is
-        assert h.shape == (2, 7, 4)
+      # As of torch.nn.RNN(3, 4), whose rnn.state_dict() holds tensors, which will do as well.
+      state_dict = {"weight_ih_l0": np.full((4, 3), 0.1), "weight_hh_l0": np.eye(4)}
+      state_dict |= {"bias_ih_l0": np.zeros(4), "bias_hh_l0": np.zeros(4)}
+      layers = interop.from_torch(state_dict)
+      h, last = rnn_stacked(layers, np.ones((2, 7, 3)))  # activation=jax.nn.relu, if torch's is
+      assert h.shape == (2, 7, 4)
+      ```
     """
     rest = _entries("state_dict", state_dict)
     is_cell = not rest.keys().isdisjoint(["weight_ih", "weight_hh"])
@@ -278,17 +284,25 @@ def to_torch(layers: Sequence[Layer[Any]]) -> dict[str, Array]:
     If no layer has a bias there is none, for `bias=False`. If some have one, the others get zeros.
     For an `RNNCell`, cut `_l0` off the keys.
 
+    Args:
+      layers: for each layer an `RNNParams`, or a pair (forward, backward) of them.
+
+    Returns:
+      New arrays with the keys and shapes of `from_torch`.
+
     Raises:
       TypeError, ValueError: `layers` are not those of `rnn_stacked`, or torch cannot hold them: all
         must have the same number of nodes, and the same number of directions.
 
     Example:
-        import jax
-        from jaxrnn import init_stacked, interop
+      ```python
+      import jax
+      from jaxrnn import init_stacked, interop
 
-        state_dict = interop.to_torch(init_stacked(jax.random.key(0), 3, (4, 4)))
-        # rnn.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
-        assert state_dict["weight_ih_l0"].shape == (4, 3)
+      state_dict = interop.to_torch(init_stacked(jax.random.key(0), 3, (4, 4)))
+      # rnn.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+      assert state_dict["weight_ih_l0"].shape == (4, 3)
+      ```
     """
     check_layers(layers)
     directions = [_directions(f"layers[{i}]", layer) for i, layer in enumerate(layers)]
@@ -328,11 +342,13 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
       An `RNNParams`, or with two directions a pair (forward, backward).
 
     Example:
-        import numpy as np
-        from jaxrnn import interop
+      ```python
+      import numpy as np
+      from jaxrnn import interop
 
-        params = interop.from_onnx({"W": np.ones((1, 4, 3)), "R": np.ones((1, 4, 4))})
-        assert params.wx.shape == (3, 4) and params.b is None
+      params = interop.from_onnx({"W": np.ones((1, 4, 3)), "R": np.ones((1, 4, 4))})
+      assert params.wx.shape == (3, 4) and params.b is None
+      ```
     """
     rest = _entries("inputs", inputs)
     w = _take(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
@@ -350,17 +366,25 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
 
 
 def to_onnx(layer: Layer[Any]) -> dict[str, Array]:
-    """`W`, `R` and `B` of ONNX's operator `RNN`, from an `RNNParams` or a pair of them.
+    """`W`, `R` and `B` of ONNX's operator `RNN`.
+
+    Args:
+      layer: an `RNNParams`, or a pair (forward, backward) of them.
+
+    Returns:
+      New arrays of the shapes of `from_onnx`. Without biases there is no `B`.
 
     Raises:
       TypeError, ValueError: `layer` is neither, or its directions differ in shape.
 
     Example:
-        import jax
-        from jaxrnn import init_params, interop
+      ```python
+      import jax
+      from jaxrnn import init_params, interop
 
-        inputs = interop.to_onnx(init_params(jax.random.key(0), 3, 4))
-        assert inputs["W"].shape == (1, 4, 3) and inputs["B"].shape == (1, 8)
+      inputs = interop.to_onnx(init_params(jax.random.key(0), 3, 4))
+      assert inputs["W"].shape == (1, 4, 3) and inputs["B"].shape == (1, 8)
+      ```
     """
     check_layer("layer", layer)
     directions = _directions("layer", layer)
@@ -397,14 +421,16 @@ def unstack_states(h: Any, layers: Sequence[Layer[Any]]) -> tuple[Any, ...]:
       ValueError: the shape of `h` does not fit the layers.
 
     Example:
-        import jax
-        import numpy as np
-        from jaxrnn import init_stacked, interop, rnn_stacked
+      ```python
+      import jax
+      import numpy as np
+      from jaxrnn import init_stacked, interop, rnn_stacked
 
-        layers = init_stacked(jax.random.key(0), 3, (4, 4), bidirectional=True)
-        h_0 = np.ones((4, 2, 4))  # layers * directions, batch, nodes
-        h, last = rnn_stacked(layers, np.ones((2, 7, 3)), interop.unstack_states(h_0, layers))
-        assert interop.stack_states(last).shape == (4, 2, 4)
+      layers = init_stacked(jax.random.key(0), 3, (4, 4), bidirectional=True)
+      h_0 = np.ones((4, 2, 4))  # layers * directions, batch, nodes
+      h, last = rnn_stacked(layers, np.ones((2, 7, 3)), interop.unstack_states(h_0, layers))
+      assert interop.stack_states(last).shape == (4, 2, 4)
+      ```
     """
     check_layers(layers)
     array = _array("h", h)
@@ -437,11 +463,13 @@ def stack_states(last: Sequence[Any]) -> Array:
       ValueError: it is empty, or the states differ in shape.
 
     Example:
-        import numpy as np
-        from jaxrnn import interop
+      ```python
+      import numpy as np
+      from jaxrnn import interop
 
-        forward, backward = np.zeros((2, 4)), np.ones((2, 4))
-        assert interop.stack_states(((forward, backward),)).shape == (2, 2, 4)
+      forward, backward = np.zeros((2, 4)), np.ones((2, 4))
+      assert interop.stack_states(((forward, backward),)).shape == (2, 2, 4)
+      ```
     """
     is_tuple = isinstance(last, tuple | list)
     require(is_tuple, "last", "a tuple or list, one state or pair a layer", last)
@@ -471,11 +499,13 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
         `forward_layer` and its `backward_layer` one by one.
 
     Example:
-        import numpy as np
-        from jaxrnn import interop
+      ```python
+      import numpy as np
+      from jaxrnn import interop
 
-        params = interop.from_keras({"kernel": np.ones((3, 4)), "recurrent_kernel": np.eye(4)})
-        assert params.wx.shape == (3, 4) and params.b is None
+      params = interop.from_keras({"kernel": np.ones((3, 4)), "recurrent_kernel": np.eye(4)})
+      assert params.wx.shape == (3, 4) and params.b is None
+      ```
     """
     rest = _entries("weights", weights)
     wx = _take(rest, "weights", "kernel", ("n_features", "n_nodes"))
@@ -489,12 +519,17 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
 def to_keras(params: RNNParams[Any]) -> dict[str, Array]:
     """The weights of a Keras `SimpleRNN`, for `layer.set_weights(list(weights.values()))`.
 
-    Example:
-        import jax
-        from jaxrnn import init_params, interop
+    Args:
+      params: an `RNNParams`. Its arrays are `kernel`, `recurrent_kernel` and, if not None, `bias`.
 
-        weights = interop.to_keras(init_params(jax.random.key(0), 3, 4))
-        assert list(weights) == ["kernel", "recurrent_kernel", "bias"]
+    Example:
+      ```python
+      import jax
+      from jaxrnn import init_params, interop
+
+      weights = interop.to_keras(init_params(jax.random.key(0), 3, 4))
+      assert list(weights) == ["kernel", "recurrent_kernel", "bias"]
+      ```
     """
     arrays = _as_arrays("params", params)
     weights = {"kernel": arrays.wx, "recurrent_kernel": arrays.wh}
@@ -511,11 +546,13 @@ def from_linen(params: Mapping[str, Any], *, residual: bool = False) -> RNNParam
         kernel of `h` plus the identity, rounded to its dtype.
 
     Example:
-        import numpy as np
-        from jaxrnn import interop
+      ```python
+      import numpy as np
+      from jaxrnn import interop
 
-        weights = {"i": {"kernel": np.ones((3, 4)), "bias": np.ones(4)}, "h": {"kernel": np.eye(4)}}
-        assert interop.from_linen(weights).wx.shape == (3, 4)
+      weights = {"i": {"kernel": np.ones((3, 4)), "bias": np.ones(4)}, "h": {"kernel": np.eye(4)}}
+      assert interop.from_linen(weights).wx.shape == (3, 4)
+      ```
     """
     return _from_flax("params", params, "i", "h", residual)
 
@@ -523,14 +560,18 @@ def from_linen(params: Mapping[str, Any], *, residual: bool = False) -> RNNParam
 def to_linen(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax linen `SimpleCell`, whose bias is zeros where `b` is None.
 
-    `residual` is that of the cell, as in `from_linen`.
+    Args:
+      params: an `RNNParams`.
+      residual: that of the cell, as in `from_linen`.
 
     Example:
-        import jax
-        from jaxrnn import init_params, interop
+      ```python
+      import jax
+      from jaxrnn import init_params, interop
 
-        weights = interop.to_linen(init_params(jax.random.key(0), 3, 4))
-        assert weights["i"]["kernel"].shape == (3, 4)
+      weights = interop.to_linen(init_params(jax.random.key(0), 3, 4))
+      assert weights["i"]["kernel"].shape == (3, 4)
+      ```
     """
     return _to_flax(params, "i", "h", residual)
 
@@ -543,12 +584,14 @@ def from_nnx(state: Mapping[str, Any], *, residual: bool = False) -> RNNParams[A
       residual: as in `from_linen`.
 
     Example:
-        import numpy as np
-        from jaxrnn import interop
+      ```python
+      import numpy as np
+      from jaxrnn import interop
 
-        into = {"kernel": np.ones((3, 4)), "bias": np.ones(4)}
-        params = interop.from_nnx({"dense_i": into, "dense_h": {"kernel": np.eye(4)}})
-        assert params.wx.shape == (3, 4)
+      into = {"kernel": np.ones((3, 4)), "bias": np.ones(4)}
+      params = interop.from_nnx({"dense_i": into, "dense_h": {"kernel": np.eye(4)}})
+      assert params.wx.shape == (3, 4)
+      ```
     """
     return _from_flax("state", state, "dense_i", "dense_h", residual)
 
@@ -556,14 +599,18 @@ def from_nnx(state: Mapping[str, Any], *, residual: bool = False) -> RNNParams[A
 def to_nnx(params: RNNParams[Any], *, residual: bool = False) -> dict[str, dict[str, Array]]:
     """The parameters of a Flax nnx `SimpleCell`, for `nnx.replace_by_pure_dict`.
 
-    The bias is zeros where `b` is None, and `residual` is that of the cell, as in `to_linen`.
+    Args:
+      params: an `RNNParams`; where its `b` is None, the bias is zeros.
+      residual: that of the cell, as in `from_linen`.
 
     Example:
-        import jax
-        from jaxrnn import init_params, interop
+      ```python
+      import jax
+      from jaxrnn import init_params, interop
 
-        state = interop.to_nnx(init_params(jax.random.key(0), 3, 4))
-        assert state["dense_i"]["kernel"].shape == (3, 4)
+      state = interop.to_nnx(init_params(jax.random.key(0), 3, 4))
+      assert state["dense_i"]["kernel"].shape == (3, 4)
+      ```
     """
     return _to_flax(params, "dense_i", "dense_h", residual)
 

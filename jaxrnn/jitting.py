@@ -39,6 +39,7 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     parameters = _parameters(function)
     positional = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
     static = [name for name in STATIC if name in parameters]
+    vars(function).update(__signature__=Signature([*parameters.values()]))  # `wraps` copies it
 
     @wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -77,7 +78,6 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
             _note_what_jax_refuses(error, dict(zip(parameters, args, strict=False)) | kwargs)
             raise
 
-    vars(call).update(__signature__=Signature([*parameters.values()]))
     return call
 
 
@@ -86,7 +86,23 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     *own, last = signature(function).parameters.values()
     defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
     own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
+    own = [
+        each.replace(default=_Shown(each.default)) if hasattr(each.default, "__wrapped__") else each
+        for each in own
+    ]
     return {each.name: each.replace(annotation=each.empty) for each in own}
+
+
+class _Shown(partial[Any]):
+    """A function as a default, which equals it, and prints as a person would write it."""
+
+    __hash__ = partial.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self.func is other
+
+    def __repr__(self) -> str:
+        return f"{self.func.__module__}.{self.func.__name__}"
 
 
 def _is_constant(option: Any) -> bool:

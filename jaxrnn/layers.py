@@ -37,13 +37,15 @@ class LayerStates(NamedTuple, Generic[ArrayT]):
         Pass it as `h0` to run on.
 
     Example:
-        import jax
-        import jax.numpy as jnp
-        from jaxrnn import init_stacked, rnn_stacked
+      ```python
+      import jax
+      import jax.numpy as jnp
+      from jaxrnn import init_stacked, rnn_stacked
 
-        layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True)
-        h, last = rnn_stacked(layers, jnp.ones((2, 5, 3)))
-        assert h.shape == (2, 5, 16) and last[1][0].shape == (2, 8)
+      layers = init_stacked(jax.random.key(0), 3, (16, 8), bidirectional=True)
+      h, last = rnn_stacked(layers, jnp.ones((2, 5, 3)))
+      assert h.shape == (2, 5, 16) and last[1][0].shape == (2, 8)
+      ```
     """
 
     h: ArrayT
@@ -76,11 +78,13 @@ def init_stacked(
         `bidirectional` is not a bool.
 
     Example:
-        import jax
-        from jaxrnn import LEARNABLE, init_stacked
+      ```python
+      import jax
+      from jaxrnn import LEARNABLE, init_stacked
 
-        layers = init_stacked(jax.random.key(0), 3, (16, 8), **LEARNABLE)
-        assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
+      layers = init_stacked(jax.random.key(0), 3, (16, 8), **LEARNABLE)
+      assert layers[0].wx.shape == (3, 16) and layers[1].wx.shape == (16, 8)
+      ```
     """
     require(isinstance(bidirectional, bool), "bidirectional", "a bool", bidirectional)
     check_sequence("n_nodes", n_nodes, "one for each layer")
@@ -120,15 +124,17 @@ def rnn_bidirectional(
         `h0` is not a pair, or the directions differ in nodes.
 
     Example:
-        import jax
-        import jax.numpy as jnp
-        from jaxrnn import init_stacked, rnn_bidirectional, rnn_states
+      ```python
+      import jax
+      import jax.numpy as jnp
+      from jaxrnn import init_stacked, rnn_bidirectional, rnn_states
 
-        ((forward, backward),) = init_stacked(jax.random.key(0), 3, (16,), bidirectional=True)
-        x = jax.random.normal(jax.random.key(1), (2, 5, 3))
-        h, (last_forward, last_backward) = rnn_bidirectional((forward, backward), x)
-        expected = rnn_states(backward, x, reverse=True).h
-        assert jnp.allclose(h[..., 16:], expected) and jnp.allclose(last_backward, expected[:, 0])
+      ((forward, backward),) = init_stacked(jax.random.key(0), 3, (16,), bidirectional=True)
+      x = jax.random.normal(jax.random.key(1), (2, 5, 3))
+      h, (last_forward, last_backward) = rnn_bidirectional((forward, backward), x)
+      expected = rnn_states(backward, x, reverse=True).h
+      assert jnp.allclose(h[..., 16:], expected) and jnp.allclose(last_backward, expected[:, 0])
+      ```
     """
     require(_is_pair(params), "params", "a pair of RNNParams", params)
     of_directions, last = _run_layer(params, x, h0, options)
@@ -182,15 +188,17 @@ def rnn_stacked(
     Example:
       Dropout in training, and none without a key.
 
-        import jax
-        import jax.numpy as jnp
-        from jaxrnn import LEARNABLE, init_stacked, rnn_stacked
+      ```python
+      import jax
+      import jax.numpy as jnp
+      from jaxrnn import LEARNABLE, init_stacked, rnn_stacked
 
-        layers = init_stacked(jax.random.key(0), 3, (16, 16), **LEARNABLE)
-        x = jax.random.normal(jax.random.key(1), (32, 50, 3))
-        h, last = rnn_stacked(layers, x, dropout=0.1, key=jax.random.key(2))
-        without = rnn_stacked(layers, x).h
-        assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
+      layers = init_stacked(jax.random.key(0), 3, (16, 16), **LEARNABLE)
+      x = jax.random.normal(jax.random.key(1), (32, 50, 3))
+      h, last = rnn_stacked(layers, x, dropout=0.1, key=jax.random.key(2))
+      without = rnn_stacked(layers, x).h
+      assert h.shape == (32, 50, 16) and not jnp.allclose(h, without)
+      ```
     """
     check_layers(layers)
     is_one, one = not isinstance(options.get("leak"), list | tuple), "one for all layers"

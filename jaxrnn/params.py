@@ -44,33 +44,38 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
     Attributes:
       wx: input weights, `(n_features, n_nodes)`, or None: then `x` has n_nodes entries a step and
         is added as it is, in place of `x wx`.
-      wh: recurrent weights, `(n_nodes, n_nodes)`; `wh[i, j]` leads from node i to node j.
+      wh: recurrent weights, `(n_nodes, n_nodes)`; `wh[i, j]` leads from node i to node j. With a
+        rate that returns n_rates entries, `(n_rates, n_nodes)`.
       b: bias, `(n_nodes,)`, or None for a network without one.
 
     Example:
       Saving and loading, with NumPy. `help(jaxrnn.interop.to_flat)` has layers and other formats.
 
-        import tempfile
-        from pathlib import Path
-        import jax
-        import jax.numpy as jnp
-        import numpy as np
-        from jaxrnn import init_params, interop, rnn_forward
+      ```python
+      import tempfile
+      from pathlib import Path
+      import jax
+      import jax.numpy as jnp
+      import numpy as np
+      from jaxrnn import init_params, interop, rnn_forward
 
-        params, folder = init_params(jax.random.key(0), 3, 16), Path(tempfile.mkdtemp())
-        np.savez(folder / "params.npz", **interop.to_flat(params))
-        with np.load(folder / "params.npz") as flat:
-            loaded = interop.from_flat(flat)
-        assert np.array_equal(loaded.wh, params.wh)
+      params, folder = init_params(jax.random.key(0), 3, 16), Path(tempfile.mkdtemp())
+      np.savez(folder / "params.npz", **interop.to_flat(params))
+      with np.load(folder / "params.npz") as flat:
+          loaded = interop.from_flat(flat)
+      assert np.array_equal(loaded.wh, params.wh)
+      ```
 
       A program exported by `jax.export`. Where it takes or returns jaxrnn's named tuples, a process
       must import jaxrnn before `deserialize`, which otherwise tells of "an unregistered type".
 
-        x = jnp.ones((2, 5, 3))
-        exported = jax.export.export(jax.jit(rnn_forward))(params, x)
-        (folder / "program").write_bytes(exported.serialize())
-        program = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
-        assert jnp.allclose(program.call(loaded, x), rnn_forward(params, x), atol=1e-6)
+      ```python
+      x = jnp.ones((2, 5, 3))
+      exported = jax.export.export(jax.jit(rnn_forward))(params, x)
+      (folder / "program").write_bytes(exported.serialize())
+      program = jax.export.deserialize(bytearray((folder / "program").read_bytes()))
+      assert jnp.allclose(program.call(loaded, x), rnn_forward(params, x), atol=1e-6)
+      ```
     """
 
     wx: ArrayT | None
@@ -123,9 +128,10 @@ def init_params(
       n_features: inputs per step. Zero makes an autonomous network, if `wx_init` can draw that.
         None makes one without `wx`, to which `x` is added as it is.
       n_nodes: hidden nodes, at least one.
-      wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`.
-      wh_init: the same for `wh`.
-      b_init: the same for `b`, which has one axis; None for no bias.
+      wx_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, for `wx`; by default
+        `normal(0.01)`.
+      wh_init: the same for `wh`, with the same default.
+      b_init: the same for `b`, which has one axis; by default `ones`. None for no bias.
       dtype: a floating type; by default JAX's own (float32, or float64 under x64).
 
     Returns:
@@ -140,16 +146,18 @@ def init_params(
         another shape. An error of the initialiser's own gets a note that names it.
 
     Example:
-        import jax
-        from jaxrnn import LEARNABLE, init_params
+      ```python
+      import jax
+      from jaxrnn import LEARNABLE, init_params
 
-        def draw(key):
-            return init_params(key, 3, 16, **LEARNABLE)
+      def draw(key):
+          return init_params(key, 3, 16, **LEARNABLE)
 
-        params = draw(jax.random.key(0))
-        assert params.wx.shape == (3, 16)
-        ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
-        assert ensemble.wx.shape == (8, 3, 16)
+      params = draw(jax.random.key(0))
+      assert params.wx.shape == (3, 16)
+      ensemble = jax.vmap(draw)(jax.random.split(jax.random.key(0), 8))
+      assert ensemble.wx.shape == (8, 3, 16)
+      ```
     """
     n_nodes = _as_size("n_nodes", n_nodes, least=1)
     require(not isinstance(dtype, jax.Array | None), "dtype", "a floating type", dtype)

@@ -32,12 +32,14 @@ class RNNStates(NamedTuple, Generic[ArrayT]):
       h: hidden states, the same shape: `activation(a)` where there is no leak.
 
     Example:
-        import jax
-        import jax.numpy as jnp
-        from jaxrnn import init_params, rnn_states
+      ```python
+      import jax
+      import jax.numpy as jnp
+      from jaxrnn import init_params, rnn_states
 
-        a, h = rnn_states(init_params(jax.random.key(0), 3, 16), jnp.ones((2, 5, 3)))
-        assert a.shape == (2, 5, 16) and jnp.allclose(h, jnp.tanh(a))
+      a, h = rnn_states(init_params(jax.random.key(0), 3, 16), jnp.ones((2, 5, 3)))
+      assert a.shape == (2, 5, 16) and jnp.allclose(h, jnp.tanh(a))
+      ```
     """
 
     a: ArrayT

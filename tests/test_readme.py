@@ -11,6 +11,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import interop
+from jaxrnn.inputs import DEFAULTS
 from jaxrnn.testing import oracle, relations, strategies
 from tests.helpers import BLOCKS, GALLERY, README
 
@@ -27,19 +28,18 @@ def public(module: ModuleType) -> dict[str, Any]:
     return {module.__name__: module} | callables
 
 
-def example(documented: Any) -> str:
-    """The code of a docstring: what is indented further than the text below `Example:`."""
-    section = re.search(r"^Example:\n((?: .*\n?|\n)+)", inspect.getdoc(documented) or "", re.M)
-    if section is None:
-        return ""
-    lines = [line for line in section[1].splitlines() if not re.match(r" {2}\S", line)]
-    return dedent("\n".join(lines))
+def fences(documented: Any) -> list[str]:
+    """The code of a docstring below `Example:`, in fences that share names."""
+    _, _, section = (inspect.getdoc(documented) or "").partition("\nExample:\n")
+    found = re.findall(r"^  ```python\n(.*?)^  ```$", section, re.DOTALL | re.MULTILINE)
+    return [dedent(code) for code in found]
 
 
 DOCUMENTED: dict[str, Any] = {}
 for module in (jaxrnn, interop, oracle, relations, strategies):
     DOCUMENTED |= public(module)
-EXAMPLES = {name: code for name, each in DOCUMENTED.items() if (code := example(each))}
+FENCES = {name: found for name, each in DOCUMENTED.items() if (found := fences(each))}
+EXAMPLES = {name: "\n".join(found) for name, found in FENCES.items()}
 
 
 def test_every_block_is_found() -> None:
@@ -60,8 +60,20 @@ def test_every_example_is_found() -> None:
     folder = Path(jaxrnn.__file__).parent
     sources = "".join(path.read_text() for path in folder.rglob("*.py"))
     assert len(re.findall(r"^ *Examples?\b.*$", sources, re.MULTILINE)) == len(EXAMPLES) >= 30
+    assert sources.count("```") == 2 * sum(map(len, FENCES.values()))
     documented = public(jaxrnn) | public(interop)
     assert documented.keys() - EXAMPLES.keys() == {"jaxrnn", "jaxrnn.interop"}
+
+
+def test_help_says_every_argument() -> None:
+    """Or whose they are; and defaults print as one would write them."""
+    for name, each in (public(jaxrnn) | public(interop) | public(oracle)).items():
+        if inspect.isfunction(each):
+            text, signature = inspect.getdoc(each) or "", inspect.signature(each)
+            told = {*re.findall(r"^  \*{0,2}(\w+): ", text, re.MULTILINE)}
+            told |= DEFAULTS.keys() if "**options: " in text else set()
+            assert told >= signature.parameters.keys() or "\nArguments are those of `" in text, name
+            assert name == "jaxrnn.init_params" or " at 0x" not in str(signature), name
 
 
 @pytest.mark.usefixtures("usual_promotion")

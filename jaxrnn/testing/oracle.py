@@ -40,14 +40,16 @@ class Differentiable(NamedTuple):
     fewer entries than there are nodes, or more, has a matrix of derivatives, `(n_nodes, n_rates)`.
 
     Example:
-        import numpy as np
-        from jaxrnn import RNNParams
-        from jaxrnn.testing import oracle
+      ```python
+      import numpy as np
+      from jaxrnn import RNNParams
+      from jaxrnn.testing import oracle
 
-        sine = oracle.Differentiable(np.sin, np.cos)
-        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
-        h = oracle.rnn_forward(params, np.ones((1, 1)), activation=sine)
-        assert np.allclose(h, np.sin(1))
+      sine = oracle.Differentiable(np.sin, np.cos)
+      params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+      h = oracle.rnn_forward(params, np.ones((1, 1)), activation=sine)
+      assert np.allclose(h, np.sin(1))
+      ```
     """
 
     function: Callable[[FloatArray], FloatArray]
@@ -112,14 +114,18 @@ def rnn_states(
 ) -> RNNStates[FloatArray]:
     """What `jaxrnn.rnn_states` must return: every `a` and `h`, each `(*batch, n_steps, n_nodes)`.
 
-    Example:
-        import numpy as np
-        from jaxrnn import RNNParams
-        from jaxrnn.testing import oracle
+    Arguments are those of `jaxrnn.rnn_states`, and options are `Options`.
 
-        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
-        a, h = oracle.rnn_states(params, np.ones((3, 1)))
-        assert np.allclose(h[1], np.tanh(1 + h[0]))
+    Example:
+      ```python
+      import numpy as np
+      from jaxrnn import RNNParams
+      from jaxrnn.testing import oracle
+
+      params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+      a, h = oracle.rnn_states(params, np.ones((3, 1)))
+      assert np.allclose(h[1], np.tanh(1 + h[0]))
+      ```
     """
     run = _run(params, x, h0, options)
     return RNNStates(run.a, run.h)
@@ -130,14 +136,18 @@ def rnn_forward(
 ) -> FloatArray:
     """What `jaxrnn.rnn_forward` must return: the state after the last step, `(*batch, n_nodes)`.
 
-    Example:
-        import numpy as np
-        from jaxrnn import RNNParams
-        from jaxrnn.testing import oracle
+    Arguments are those of `jaxrnn.rnn_forward`, and options are `Options`.
 
-        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
-        h = oracle.rnn_forward(params, np.ones((3, 1)), lengths=1)
-        assert np.allclose(h, np.tanh(1))
+    Example:
+      ```python
+      import numpy as np
+      from jaxrnn import RNNParams
+      from jaxrnn.testing import oracle
+
+      params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+      h = oracle.rnn_forward(params, np.ones((3, 1)), lengths=1)
+      assert np.allclose(h, np.tanh(1))
+      ```
     """
     return _run(params, x, h0, options).last
 
@@ -250,19 +260,21 @@ def rnn_gradients(
       None if these are.
 
     Example:
-        import jax
-        import jax.numpy as jnp
-        import numpy as np
-        from jax.nn.initializers import orthogonal
-        from jaxrnn import init_params, rnn_forward
-        from jaxrnn.testing import oracle
+      ```python
+      import jax
+      import jax.numpy as jnp
+      import numpy as np
+      from jax.nn.initializers import orthogonal
+      from jaxrnn import init_params, rnn_forward
+      from jaxrnn.testing import oracle
 
-        params = init_params(jax.random.key(0), 3, 4, wh_init=orthogonal(), b_init=None)
-        x = jax.random.normal(jax.random.key(1), (5, 3))
-        gradient = jax.grad(lambda params: jnp.sum(rnn_forward(params, x)))(params)
-        expected = oracle.rnn_gradients(params, x, g_last=1.0).params
-        assert np.allclose(gradient.wx, expected.wx, atol=1e-5)
-        assert np.allclose(gradient.wh, expected.wh, atol=1e-5)
+      params = init_params(jax.random.key(0), 3, 4, wh_init=orthogonal(), b_init=None)
+      x = jax.random.normal(jax.random.key(1), (5, 3))
+      gradient = jax.grad(lambda params: jnp.sum(rnn_forward(params, x)))(params)
+      expected = oracle.rnn_gradients(params, x, g_last=1.0).params
+      assert np.allclose(gradient.wx, expected.wx, atol=1e-5)
+      assert np.allclose(gradient.wh, expected.wh, atol=1e-5)
+      ```
     """
     run = _run(params, x, h0, options)
     given = (g_last, run.last), (g_a, run.a), (g_h, run.h)
@@ -337,15 +349,18 @@ def rnn_stacked(
     """What `jaxrnn.rnn_stacked` must return without dropout.
 
     Of a single layer that is a pair, it is also what `jaxrnn.rnn_bidirectional` must return.
+    Arguments are those of `jaxrnn.rnn_stacked`, and options are `Options`.
 
     Example:
-        import numpy as np
-        from jaxrnn import RNNParams
-        from jaxrnn.testing import oracle
+      ```python
+      import numpy as np
+      from jaxrnn import RNNParams
+      from jaxrnn.testing import oracle
 
-        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
-        h, last = oracle.rnn_stacked([params, params._replace(wx=np.eye(2))], np.ones((3, 1)))
-        assert h.shape == (3, 2) and np.array_equal(last[1], h[-1])
+      params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+      h, last = oracle.rnn_stacked([params, params._replace(wx=np.eye(2))], np.ones((3, 1)))
+      assert h.shape == (3, 2) and np.array_equal(last[1], h[-1])
+      ```
     """
     h, below, last = np.zeros(0), np.asarray(x, np.float64), []
     for layer, state in zip(layers, h0 or [None] * len(layers), strict=True):
@@ -383,14 +398,16 @@ def stacked_gradients(
       shape of that state.
 
     Example:
-        import numpy as np
-        from jaxrnn import RNNParams
-        from jaxrnn.testing import oracle
+      ```python
+      import numpy as np
+      from jaxrnn import RNNParams
+      from jaxrnn.testing import oracle
 
-        params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
-        layers = [params, params._replace(wx=np.eye(2))]
-        gradients = oracle.stacked_gradients(layers, np.ones((3, 1)), g_h=1.0)
-        assert gradients.x.shape == (3, 1) and gradients.layers[1].wx.shape == (2, 2)
+      params = RNNParams(wx=np.ones((1, 2)), wh=np.eye(2), b=None)
+      layers = [params, params._replace(wx=np.eye(2))]
+      gradients = oracle.stacked_gradients(layers, np.ones((3, 1)), g_h=1.0)
+      assert gradients.x.shape == (3, 1) and gradients.layers[1].wx.shape == (2, 2)
+      ```
     """
     none = [None] * len(layers)
     rows = list(zip(layers, h0 or none, g_last or none, strict=True))

@@ -46,30 +46,32 @@ may a large network of relu, where a difference can cross a place without a deri
 Example:
   A leaky network in a test of its own for each relation.
 
-    import jax
-    import jax.numpy as jnp
-    import pytest
-    from hypothesis import given, settings
-    from jaxrnn.testing import relations, strategies
+  ```python
+  import jax
+  import jax.numpy as jnp
+  import pytest
+  from hypothesis import given, settings
+  from jaxrnn.testing import relations, strategies
 
-    def init(key, n_features, n_nodes):
-        w = jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 2
-        return {"w": w, "leak": jnp.full(n_nodes, 0.3)}
+  def init(key, n_features, n_nodes):
+      w = jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 2
+      return {"w": w, "leak": jnp.full(n_nodes, 0.3)}
 
-    def run(params, x, h0):
-        def step(h, x_t):
-            a = jnp.concatenate([x_t, h], axis=-1) @ params["w"]
-            new = h + params["leak"] * (jnp.tanh(a) - h)
-            return new, new  # as carry and as output
+  def run(params, x, h0):
+      def step(h, x_t):
+          a = jnp.concatenate([x_t, h], axis=-1) @ params["w"]
+          new = h + params["leak"] * (jnp.tanh(a) - h)
+          return new, new  # as carry and as output
 
-        return jnp.moveaxis(jax.lax.scan(step, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+      return jnp.moveaxis(jax.lax.scan(step, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
 
-    # Each new shape compiles, which takes longer than the deadline of hypothesis.
-    @pytest.mark.parametrize("relation", relations.RELATIONS.values(), ids=relations.RELATIONS)
-    @settings(deadline=None, max_examples=10)
-    @given(case=strategies.cases_of(init))
-    def test_my_cell(relation, case):
-        relation(run, case)
+  # Each new shape compiles, which takes longer than the deadline of hypothesis.
+  @pytest.mark.parametrize("relation", relations.RELATIONS.values(), ids=relations.RELATIONS)
+  @settings(deadline=None, max_examples=10)
+  @given(case=strategies.cases_of(init))
+  def test_my_cell(relation, case):
+      relation(run, case)
+  ```
 
   `relations.check(run, init)` runs them all in one line, also without pytest.
 """
@@ -467,27 +469,29 @@ def check(
     Example:
       A cell of which only reverse mode has a rule, so that it has no forward mode.
 
-        import jax
-        import jax.numpy as jnp
-        from jaxrnn.testing import relations
+      ```python
+      import jax
+      import jax.numpy as jnp
+      from jaxrnn.testing import relations
 
-        @jax.custom_vjp
-        def tanh(a):
-            return jnp.tanh(a)
+      @jax.custom_vjp
+      def tanh(a):
+          return jnp.tanh(a)
 
-        tanh.defvjp(lambda a: (jnp.tanh(a), jnp.tanh(a)), lambda h, g: ((1 - h * h) * g,))
+      tanh.defvjp(lambda a: (jnp.tanh(a), jnp.tanh(a)), lambda h, g: ((1 - h * h) * g,))
 
-        def init(key, n_features, n_nodes):
-            return jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 2
+      def init(key, n_features, n_nodes):
+          return jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 2
 
-        def run(w, x, h0):
-            def step(h, x_t):
-                h = tanh(jnp.concatenate([x_t, h], axis=-1) @ w)
-                return h, h
+      def run(w, x, h0):
+          def step(h, x_t):
+              h = tanh(jnp.concatenate([x_t, h], axis=-1) @ w)
+              return h, h
 
-            return jnp.moveaxis(jax.lax.scan(step, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
+          return jnp.moveaxis(jax.lax.scan(step, h0, jnp.moveaxis(x, -2, 0))[1], 0, -2)
 
-        relations.check(run, init, without=["forward_mode"], max_examples=3)
+      relations.check(run, init, without=["forward_mode"], max_examples=3)
+      ```
     """
     __tracebackhide__ = True  # pytest then shows the caller's line, and not this function
     expected = f"names of relations, which are {', '.join(relations)}"

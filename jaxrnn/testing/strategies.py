@@ -1,7 +1,8 @@
 """Hypothesis strategies: parameters, inputs and whole cases, of vanilla RNNs and of any other cell.
 
 They are made for functions behind a compiler. Sizes come from the small table `SIZES`, so that
-hundreds of examples compile only a few times. All values are drawn freely.
+hundreds of examples compile only a few times. All values are drawn freely. In all functions `sizes`
+are a `Sizes`, and `dtype` is the float type of every array.
 
 Values are multiples of 1/16 in [-1, 1]. Every float type from bfloat16 up holds these exactly, so
 the oracle sees the same numbers as the tested function. Weights are divided by a power of two that
@@ -12,18 +13,20 @@ in float16 and to 0.03 in bfloat16.
 Example:
   Here the variant to test is jaxrnn's own function.
 
-    import numpy as np
-    from hypothesis import given, settings
-    from jaxrnn import rnn_forward as my_variant
-    from jaxrnn.testing import oracle, strategies
+  ```python
+  import numpy as np
+  from hypothesis import given, settings
+  from jaxrnn import rnn_forward as my_variant
+  from jaxrnn.testing import oracle, strategies
 
-    @settings(deadline=None)  # each new shape compiles, which takes longer than hypothesis allows
-    @given(strategies.cases())
-    def test_my_variant(case):
-        expected = oracle.rnn_forward(*case)
-        np.testing.assert_allclose(my_variant(*case), expected, rtol=1e-5, atol=1e-5)
+  @settings(deadline=None)  # each new shape compiles, which takes longer than hypothesis allows
+  @given(strategies.cases())
+  def test_my_variant(case):
+      expected = oracle.rnn_forward(*case)
+      np.testing.assert_allclose(my_variant(*case), expected, rtol=1e-5, atol=1e-5)
 
-    test_my_variant()
+  test_my_variant()
+  ```
 """
 
 import math
@@ -192,14 +195,16 @@ def cases(
       n_rates: as in `params`.
 
     Example:
-        from hypothesis import given
-        from jaxrnn.testing import strategies
+      ```python
+      from hypothesis import given
+      from jaxrnn.testing import strategies
 
-        @given(strategies.cases(batch_axes=1, bias=True, h0="each"))
-        def test_shapes(case):
-            assert case.h0.shape == (len(case.x), len(case.params.b))
+      @given(strategies.cases(batch_axes=1, bias=True, h0="each"))
+      def test_shapes(case):
+          assert case.h0.shape == (len(case.x), len(case.params.b))
 
-        test_shapes()
+      test_shapes()
+      ```
     """
     if batch_axes is not None:
         sizes = sizes.filter(lambda drawn: len(drawn.batch) == batch_axes)
@@ -242,19 +247,21 @@ def cases_of(
       TypeError: if there is a typed key in the parameters, as NumPy has none.
 
     Example:
-        import jax
-        from hypothesis import given, settings
-        from jaxrnn.testing import strategies
+      ```python
+      import jax
+      from hypothesis import given, settings
+      from jaxrnn.testing import strategies
 
-        def init(key, n_features, n_nodes):
-            return {"w": jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 4}
+      def init(key, n_features, n_nodes):
+          return {"w": jax.random.normal(key, (n_features + n_nodes, n_nodes)) / 4}
 
-        @settings(deadline=None)  # init compiles, which takes longer than hypothesis allows
-        @given(strategies.cases_of(init))
-        def test_shapes(case):
-            assert len(case.params["w"]) == case.x.shape[-1] + case.h0.shape[-1]
+      @settings(deadline=None)  # init compiles, which takes longer than hypothesis allows
+      @given(strategies.cases_of(init))
+      def test_shapes(case):
+          assert len(case.params["w"]) == case.x.shape[-1] + case.h0.shape[-1]
 
-        test_shapes()
+      test_shapes()
+      ```
     """
     drawn = draw(sizes)
     if isinstance(init, st.SearchStrategy):
@@ -301,16 +308,18 @@ def stacked_cases(
       dtype: the float type of every array.
 
     Example:
-        from hypothesis import given
-        from hypothesis.strategies import just
-        from jaxrnn.testing import oracle, strategies
+      ```python
+      from hypothesis import given
+      from hypothesis.strategies import just
+      from jaxrnn.testing import oracle, strategies
 
-        @given(strategies.stacked_cases(directions=just((1, 2))))
-        def test_layers(case):
-            h, last = oracle.rnn_stacked(*case)
-            assert len(last) == 2 and h.shape[-1] == 2 * last[0].shape[-1]
+      @given(strategies.stacked_cases(directions=just((1, 2))))
+      def test_layers(case):
+          h, last = oracle.rnn_stacked(*case)
+          assert len(last) == 2 and h.shape[-1] == 2 * last[0].shape[-1]
 
-        test_layers()
+      test_layers()
+      ```
     """
     drawn = draw(sizes)
     n_features = drawn.n_features
@@ -350,14 +359,16 @@ def options(draw: st.DrawFn, sizes: Sizes, *, dtype: DTypeLike = np.float32) -> 
     Which options are present is drawn as well. Each combination is another compilation.
 
     Example:
-        from hypothesis import given
-        from jaxrnn.testing import strategies
+      ```python
+      from hypothesis import given
+      from jaxrnn.testing import strategies
 
-        @given(strategies.options(strategies.Sizes((2,), 5, 3, 4)))
-        def test_options(options):
-            assert options["lengths"] is None or options["lengths"].shape == (2,)
+      @given(strategies.options(strategies.Sizes((2,), 5, 3, 4)))
+      def test_options(options):
+          assert options["lengths"] is None or options["lengths"].shape == (2,)
 
-        test_options()
+      test_options()
+      ```
     """
     drawn = {
         "leak": draw(st.none() | leaks(sizes, dtype=dtype)),
@@ -377,20 +388,22 @@ def calls(draw: st.DrawFn, /, **kind: Any) -> tuple[Case, dict[str, Any]]:
     The keyword arguments are those of `cases`. With resets there is always a `reset_to`.
 
     Example:
-        import numpy as np
-        from hypothesis import given, settings
-        from jaxrnn import rnn_forward as my_variant
-        from jaxrnn.testing import oracle, strategies
+      ```python
+      import numpy as np
+      from hypothesis import given, settings
+      from jaxrnn import rnn_forward as my_variant
+      from jaxrnn.testing import oracle, strategies
 
-        @settings(deadline=None, max_examples=10)  # most calls compile anew
-        @given(strategies.calls(batch_axes=1))
-        def test_my_variant(call):
-            case, options = call
-            expected = oracle.rnn_forward(*case, **options)
-            found = my_variant(*case, **options)
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+      @settings(deadline=None, max_examples=10)  # most calls compile anew
+      @given(strategies.calls(batch_axes=1))
+      def test_my_variant(call):
+          case, options = call
+          expected = oracle.rnn_forward(*case, **options)
+          found = my_variant(*case, **options)
+          np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
-        test_my_variant()
+      test_my_variant()
+      ```
     """
     case = draw(cases(**kind))
     sizes = Sizes(case.x.shape[:-2], case.x.shape[-2], None, case.params.wh.shape[1])
