@@ -16,14 +16,6 @@ TANGENTS: dict[Any, Any] = {
 }
 
 
-def tangent_of_rate(rate: Any) -> Any:
-    """The same of a rate, which is computed several times: one as dear as softplus has none.
-
-    JAX's own derivative, which keeps its slope, takes 0.6 to 0.8 times as long (jax 0.12).
-    """
-    return None if rate is jax.nn.softplus else tangent_of(rate)
-
-
 def tangent_of(activation: Any) -> Any:
     """The entry of an activation in the table; None if it has none."""
     # By identity, as an activation need not be hashable, nor comparable.

@@ -1,4 +1,4 @@
-"""Checks of arguments. They run while a call is traced; those of static options, in each call."""
+"""Checks of arguments while a call is traced, and of static options and lengths before it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import broadcast_to_rank
 
 from jaxrnn.errors import check_shape, noting, require
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Function, Inputs, Steps, zero_where
@@ -53,18 +52,17 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
     _check_features("x", x, "*batch n_steps n_features", params)
     _check_symbolic(x, options)
     batch, n_nodes, fit = x.shape[:-2], params.wh.shape[1], f"to fit x of shape {x.shape}"
-    is_padding = None if lengths is None else as_padding(lengths, x, batch, fit)[..., None]
+    is_padding = None if lengths is None else as_padding(lengths, x, batch, "x")[..., None]
     if resets is not None:
         resets = as_array("resets", resets, jnp.bool_, "bools (astype(bool) makes some of 0 and 1)")
         check_shape("resets", resets, "*batch n_steps", fit, batch=batch, n_steps=x.shape[-2])
         resets = resets[..., None]
     h0, reset_to = _as_state("h0", h0, x, n_nodes), _as_state("reset_to", reset_to, x, n_nodes)
     leak_of_steps, leak = _as_leaks(leak, x, n_nodes)
-    steps = Steps(x, leak_of_steps, resets, is_padding)
     if any(getattr(each, "dtype", x.dtype) != x.dtype for each in (given, options["leak"])):
         # A conversion is a copy, in which `jax.debug_nans` would find the NaN of the padding.
         x, leak_of_steps = jax.tree.map(partial(zero_where, is_padding), (x, leak_of_steps))
-        steps = steps._replace(x=x, leak=leak_of_steps)
+    steps = Steps(x, leak_of_steps, resets, is_padding)
     inputs = Inputs(steps, h0, None if resets is None else reset_to, leak)
     like = jax.ShapeDtypeStruct((*batch, n_nodes), x.dtype)
     returned = check_functions(options["activation"], options["rate"], like, params)
@@ -82,7 +80,7 @@ def prepare_step(
     check_shape("h", h, "*batch n_nodes", fit, n_nodes=n_nodes)
     with noting(f"in the batch axes of h, of shape {h.shape}, and of x_t, of shape {x_t.shape}"):
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
-    h, x_t = (broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
+    h, x_t = (jax.lax.broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
     leak = _broadcasting("leak", leak, "*batch n_nodes", batch=batch, n_nodes=n_nodes)
     params, inputs = alike(params, Inputs(Steps(x_t), h, None, leak), batch, [])
     check_functions(activation, rate, jax.ShapeDtypeStruct(inputs.h0.shape, h.dtype), params)
@@ -110,8 +108,8 @@ def promote(
 def as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
     """One array of a kind of numbers; by default of any that are real."""
     expected = f"an array of {of}"
-    is_list = isinstance(value, list | tuple)  # which `jnp.sum` refuses too
-    require(not is_list, name, f"{expected} (jnp.asarray makes one)", value)
+    # Lists `jnp.sum` refuses too.
+    require(not isinstance(value, list | tuple), name, f"{expected} (jnp.asarray makes one)", value)
     require(value is not None, name, expected, value)
     dense = "a dense array; wh=jnp.eye(n_nodes), rate=lambda h: h @ sparse takes a sparse one"
     require(not hasattr(value, "todense"), name, dense, type(value).__name__)
@@ -138,14 +136,14 @@ def _as_leaks(leak: Any, x: jax.Array, n_nodes: int) -> tuple[Any, Any]:
     return None, leak[..., 0, :]
 
 
-def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], fit: str) -> jax.Array:
+def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str) -> jax.Array:
     """Whether a step is behind the length; a length out of range is the nearest in range."""
     array = as_array("lengths", lengths, jnp.integer, "integers")
-    check_shape("lengths", array, "*batch", fit, batch=batch)
+    check_shape("lengths", array, "*batch", f"to fit {name} of shape {x.shape}", batch=batch)
     if array.dtype.itemsize < 4:  # n_steps may not fit into it
         array = array.astype(jnp.int32)
     t = jnp.arange(x.shape[len(batch)], dtype=array.dtype)
-    return broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
+    return jax.lax.broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
 
 
 def _broadcasting(name: str, array: Any, axes: str, **sizes: Any) -> Any:
@@ -153,7 +151,7 @@ def _broadcasting(name: str, array: Any, axes: str, **sizes: Any) -> Any:
     if array is None:
         return None
     check_shape(name, array, axes, broadcasts=True, **sizes)
-    return broadcast_to_rank(array, len(sizes["batch"]) + len(axes.split()) - 1)
+    return jax.lax.broadcast_to_rank(array, len(sizes["batch"]) + len(axes.split()) - 1)
 
 
 def check_params(params: Params, name: str = "params") -> None:
@@ -161,15 +159,13 @@ def check_params(params: Params, name: str = "params") -> None:
     wx, wh, b = params
     check_shape(f"{name}.wh", wh, "n_rates n_nodes", "(jax.vmap maps over a stack of sets)")
     fit, n_nodes = f"to fit {name}.wh of shape {wh.shape}", wh.shape[1]
-    if wx is not None:
-        check_shape(f"{name}.wx", wx, "n_features n_nodes", fit, n_nodes=n_nodes)
-    if b is not None:
-        check_shape(f"{name}.b", b, "n_nodes", fit, n_nodes=n_nodes)
+    for field, array, axes in (("wx", wx, "n_features n_nodes"), ("b", b, "n_nodes")):
+        if array is not None:
+            check_shape(f"{name}.{field}", array, axes, fit, n_nodes=n_nodes)
 
 
 def check_square(params: Params, name: str = "params") -> None:
     """Require as many rates as nodes, as there are without a rate."""
-    check_params(params, name)
     n_nodes = params.wh.shape[1]
     fit = "unless a rate returns as many entries as it has rows"
     check_shape(f"{name}.wh", params.wh, "n_nodes n_nodes", fit, n_nodes=n_nodes)
@@ -179,9 +175,8 @@ def _check_features(name: str, array: jax.Array, axes: str, params: Params) -> N
     """Require n_features entries in the last axis; n_nodes without `wx`."""
     axis, weights = (1, "wh") if params.wx is None else (0, "wx")
     shape = getattr(params, weights).shape
-    check_shape(
-        name, array, axes, f"to fit params.{weights} of shape {shape}", n_features=shape[axis]
-    )
+    fit = f"to fit params.{weights} of shape {shape}"
+    check_shape(name, array, axes, fit, n_features=shape[axis])
 
 
 def _check_symbolic(x: jax.Array, options: Any) -> None:
@@ -203,10 +198,8 @@ def check_functions(
     if rate is None:
         check_square(params)
     returned = []
-    functions: Any = {"activation": (activation, like.shape[-1]), "rate": (rate, len(params.wh))}
-    for name, (function, n_entries) in functions.items():
-        if function is None:
-            continue
+    functions: Any = ("activation", activation, like.shape[-1]), ("rate", rate, len(params.wh))
+    for name, function, n_entries in functions[: 1 if rate is None else 2]:
         takes = f"takes {like.dtype}{like.shape}, (*batch, n_nodes), as a traced array"
         with noting(f"in {name}, which {takes} (use jax.numpy, not NumPy)"):
             # In a partial, as JAX needs weak references to what it traces. Not all callables have.

@@ -57,16 +57,13 @@ def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajector
 
 def along(function: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
     """The tangent of a function; None in the tangents is zero, and without any there is None."""
-    leaves, structure = jax.tree.flatten(primals)
-    given = structure.flatten_up_to(tangents)  # type: ignore[attr-defined]
-    moving = [i for i, tangent in enumerate(given) if tangent is not None]
+    each: Any = partial(jax.tree.map, is_leaf=lambda leaf: leaf is None)
+    moving = each(lambda primal, d: None if d is None else primal, primals, tangents)
 
-    def of_moving(*moved: jax.Array) -> jax.Array:
-        arrays = dict(enumerate(leaves)) | dict(zip(moving, moved, strict=True))
-        return function(*jax.tree.unflatten(structure, arrays.values()))
+    def of_moving(*moved: Any) -> jax.Array:
+        return function(*each(lambda mine, p: p if mine is None else mine, moved, primals))
 
-    pairs = [leaves[i] for i in moving], [given[i] for i in moving]
-    return jax.jvp(of_moving, *pairs)[1] if moving else None
+    return jax.jvp(of_moving, moving, tangents)[1] if jax.tree.leaves(tangents) else None
 
 
 class _Rule(NamedTuple):
@@ -108,19 +105,20 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
     plan, inputs, dinputs = rule.plan, rule.inputs, rule.dinputs
     step, h_tm1 = inputs.steps.at(t), _state_before(rule, t, t)
     leak, dleak = inputs.leak_of(step), dinputs.leak_of(dstep)
+    # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
     f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))
 
     before, dbefore = (h_tm1, inputs.reset_to), (dh_tm1, dinputs.reset_to)
     start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)
     r = rates(plan, start)
-    da = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
+    by_state = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
     if not plan.at_once:
         if step.is_padding is not None:
             # Else, under `jax.vmap`, the outer product of a step would select the states anew for
             # each of its entries, which takes five times as long (jax 0.12).
             r = jax.lax.optimization_barrier(r)
         known = _known(rule, step, r, dstep.x, jnp.matmul)
-    da = zero_where(step.is_padding, da if known is None else known + da)
+    da = zero_where(step.is_padding, by_state if known is None else known + by_state)
     df = tangent_of(plan.activation)(f, da)
     dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))
     return dh, (da, dh, None if leak is None else df)

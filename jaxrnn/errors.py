@@ -13,10 +13,9 @@ def require(ok: bool, name: str, expected: str, came: Any, error: type = TypeErr
     if not ok:
         # What a checkpoint gives back in place of an RNNParams.
         stars = "**" if isinstance(came, dict) else "*" * isinstance(came, list | tuple)
-        is_one = stars and len(came) == 3 and not any(isinstance(each, tuple) for each in came)
-        hint = (
-            f" (RNNParams({stars}{name}) makes one)" if is_one and "RNNParams" in expected else ""
-        )
+        is_one = stars and [isinstance(each, tuple) for each in came] == [False] * 3
+        makes = is_one and "RNNParams" in expected
+        hint = f" (RNNParams({stars}{name}) makes one)" if makes else ""
         raise error(f"{name} must be {expected}, but is {_describe(came):.120}{hint}")
 
 
@@ -30,8 +29,7 @@ def check_shape(
     """
     words, shape = axes.split(), array.shape
     batch = sizes.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
-    wanted = [sizes.get(word) for word in words if word != "*batch"]
-    wanted = [*batch, *wanted] if "*batch" in words else wanted
+    wanted = [n for word in words for n in (batch if word == "*batch" else [sizes.get(word)])]
     pairs = zip(reversed(shape), reversed(wanted), strict=False)
     fits = all(want is None or size == want or (broadcasts and size == 1) for size, want in pairs)
     fits &= len(shape) == len(wanted) or (broadcasts and len(shape) < len(wanted))

@@ -271,8 +271,6 @@ def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
     array, n_axes = as_array("array", array), jnp.ndim(lengths)
     expected = f"of shape (*batch, n_steps, ...) with {n_axes} axes of the batch, as lengths have"
     require(array.ndim > n_axes, "array", expected, array, ValueError)
-    batch = array.shape[:n_axes]
     check_lengths(lengths, array.shape[n_axes])
-    is_padding = as_padding(lengths, array, batch, f"to fit array of shape {array.shape}")
-    others = tuple(range(is_padding.ndim, array.ndim))
-    return zero_where(jnp.expand_dims(is_padding, others), array)
+    is_padding = as_padding(lengths, array, array.shape[:n_axes], "array")
+    return zero_where(jnp.expand_dims(is_padding, range(n_axes + 1, array.ndim)), array)

@@ -68,7 +68,7 @@ class Steps(NamedTuple):
     def cleared(self) -> "Steps":
         """With zeros in the padding of `x`, where NaN would reach gradients by 0 * NaN.
 
-        All that reads `x` asks for this, so that no cleared copy of all steps is made.
+        Done where `x` is read, not once before, which would copy it.
         """
         return self._replace(x=zero_where(self.is_padding, self.x))
 
@@ -105,11 +105,6 @@ class Inputs(NamedTuple):
     def n_steps(self) -> int:
         """The number of steps; it may be symbolic."""
         return self.steps.x.shape[-2]
-
-    @property
-    def has_leak(self) -> bool:
-        """Whether there is a leak, of all steps or of each."""
-        return self.leak is not None or self.steps.leak is not None
 
     def leak_of(self, step: Steps) -> jax.Array | None:
         """The leak of a step, `(*batch, n_nodes)`, where axes may have one entry; None is 1."""

@@ -102,7 +102,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrnn.arguments import check_square
+from jaxrnn.arguments import check_params, check_square
 from jaxrnn.errors import require
 from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
@@ -701,6 +701,7 @@ def _as_arrays(name: str, params: RNNParams[Any]) -> _Arrays:
     require(params.wx is not None, f"{name}.wx", "an array, as other libraries need it", None)
     wx, wh = (_array(f"{name}.{field}", getattr(params, field)) for field in ("wx", "wh"))
     b = None if params.b is None else _array(f"{name}.b", params.b)
+    check_params(RNNParams(wx, wh, b), name)
     check_square(RNNParams(wx, wh, b), name)
     return _Arrays(wx, wh, b)
 

@@ -18,6 +18,7 @@ from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
 from jaxrnn.sharing import bernoulli_like
 
+# Beside the options of `rnn_forward`; its default says that it may not be None.
 STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
@@ -208,8 +209,7 @@ def rnn_stacked(
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
     goes_up = jax.vmap(partial(rates, Plan(rate=options.get("rate"))), -2, -2)  # of each step
-    of_directions: list[jax.Array] = []
-    last: list[Any] = []
+    of_directions, last = list[jax.Array](), list[Any]()
     for i, (layer, state) in enumerate(zip(layers, h0, strict=True)):
         if i > 0:
             up = jnp.concatenate([*map(goes_up, of_directions)], axis=-1)
@@ -226,19 +226,15 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
     if isinstance(layer, RNNParams):
         trajectory = running.run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
-    check_sequence("h0", (None, None) if h0 is None else h0, "one for each direction", 2)
-    of_directions: list[jax.Array] = []
-    last: list[jax.Array] = []
+    h0, runs = (None, None) if h0 is None else h0, list[Any]()
+    check_sequence("h0", h0, "one for each direction", 2)
     for i, name in enumerate(("forward", "backward")):
         turned: Options = {**options, "reverse": options.get("reverse", False) != (i == 1)}
         with noting(f"in the {name} direction"), jax.named_scope(name):
-            h, h_last = _run_layer(layer[i], x, None if h0 is None else h0[i], turned)
-        of_directions, last = of_directions + h, [*last, h_last]
-    sizes = [h.shape[-1] for h in of_directions]
-    require(
-        sizes[0] == sizes[1], "n_nodes", "the same in both directions of params", sizes, ValueError
-    )
-    return of_directions, tuple(last)
+            runs.append(running.run(layer[i], x, h0[i], **turned))
+    sizes, same = [each.last.shape[-1] for each in runs], "the same in both directions of params"
+    require(sizes[0] == sizes[1], "n_nodes", same, sizes, ValueError)
+    return [each.states().h for each in runs], tuple(each.last for each in runs)
 
 
 def _drop(key: jax.Array, probability: float, h: jax.Array) -> jax.Array:
@@ -263,10 +259,9 @@ def check_sequence(name: str, value: Any, entries: str, n: int | None = None) ->
     """Require a tuple or list that is not empty, or that has `n` entries."""
     is_sequence = isinstance(value, tuple | list) and not isinstance(value, RNNParams)
     require(is_sequence, name, f"a tuple or list, {entries}", value)
-    if n is None:
-        require(len(value) > 0, name, "not empty", value, ValueError)
-    else:
-        require(len(value) == n, name, f"{n} states, {entries}", value, ValueError)
+    fits = len(value) > 0 if n is None else len(value) == n
+    expected = "not empty" if n is None else f"{n} states, {entries}"
+    require(fits, name, expected, value, ValueError)
 
 
 def _is_pair(layer: Any) -> bool:

@@ -165,10 +165,8 @@ def init_params(
         of_jax = jnp.zeros((), dtype).dtype
     require(jnp.issubdtype(of_jax, jnp.floating), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
-    wx = None
-    if n_features is not None:
-        shape = _as_size("n_features", n_features, least=0), n_nodes
-        wx = _draw("wx_init", wx_init, wx_key, shape, of_jax)
+    n_in = None if n_features is None else _as_size("n_features", n_features, least=0)
+    wx = None if n_in is None else _draw("wx_init", wx_init, wx_key, (n_in, n_nodes), of_jax)
     wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), of_jax)
     b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), of_jax)
     return RNNParams(wx, wh, b)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.activations import tangent_of, tangent_of_rate
+from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Function, Inputs
 from jaxrnn.params import Params
 from jaxrnn.sharing import may_be_shared, spec_of
@@ -27,13 +27,14 @@ FEW_ROWS = 32
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
 
-# Fewer steps of a single sequence, or by the bias or the state alone, have no segments, which would
-# take up to 13 % more time (jax 0.12). Over more steps they cost nothing, and sums over all steps
-# would err by 40 epsilons.
+# With fewer steps, one sequence has no segments, nor has a derivative by the bias or the state
+# alone: they would cost up to 13 % more time (jax 0.12). With more they cost nothing, and one sum
+# over all steps would err by 40 epsilons.
 MANY_STEPS = 4096
 
-# XLA launches the kernels of so many steps together on GPUs (jax 0.11).
-STEPS_ON_GPU = 8
+# XLA launches the kernels of so many steps together on GPUs (jax 0.11), and on TPUs a loop of one
+# step waits for memory (by XLA's own estimate, jax 0.12).
+STEPS_ON_ACCELERATORS = 8
 
 
 class Plan(NamedTuple):
@@ -86,26 +87,34 @@ def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
     """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
-    unroll = STEPS_ON_GPU if backend == "gpu" and not is_symbolic else 1
+    unroll = 1 if backend == "cpu" or is_symbolic else STEPS_ON_ACCELERATORS
     given: Any = {name: options[name] for name in ("activation", "rate", "reverse")}
     given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
-    if None in (tangent_of(options["activation"]), tangent_of_rate(options["rate"])):
+    if backend == "tpu":
+        # Never timed. By XLA's estimate of cycles for a v5e this is the best scan by hand, and the
+        # rule takes 2 to 16 times as many (jax 0.12).
+        return PLAIN._replace(**given, inputs_first=True)
+    # The rule computes a rate several times: of one as dear as softplus, JAX's own, which
+    # keeps the slope, takes 0.6 to 0.8 times as long (jax 0.12).
+    slopes = tangent_of(options["activation"]), tangent_of(options["rate"])
+    if None in slopes or options["rate"] is jax.nn.softplus:
+        # Not squeezed, as a function of the user's may read a value of each sequence.
         return PLAIN._replace(**given)
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
-    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and inputs.has_leak):
+    has_leak = inputs.leak_of(inputs.steps) is not None
+    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
         return PLAIN._replace(**given)
     plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
     # On accelerators a step costs what it launches, even for one sequence.
-    inputs_first = backend != "cpu" and not plan.as_sums
+    given["inputs_first"] = backend != "cpu" and not plan.as_sums
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
-    shared = not is_short and may_be_shared(x)
-    at_once = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
-    segment = None if is_short or shared else near_root(n_steps)
-    plan = plan._replace(**given, inputs_first=inputs_first, at_once=at_once)
-    return plan._replace(shared=shared, segment=segment)
+    shared = given["shared"] = not is_short and may_be_shared(x)
+    given["at_once"] = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
+    given["segment"] = None if is_short or shared else near_root(n_steps)
+    return plan._replace(**given)
 
 
 def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs) -> Plan:
@@ -114,8 +123,7 @@ def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. There is nothing to multiply at once.
-    has_one = plan.segment is None or inputs.n_steps < MANY_STEPS
-    segment = None if has_one else plan.segment
+    segment = None if plan.segment is None or inputs.n_steps < MANY_STEPS else plan.segment
     return plan._replace(at_once=False, segment=segment)
 
 

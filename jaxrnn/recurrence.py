@@ -53,7 +53,8 @@ class Trajectory(NamedTuple):
       last: the state after the last step that is run, `(*batch, n_nodes)`.
       a: the pre-activations `a_t`, `(n_steps, *batch, n_nodes)`.
       h: the states after the steps, `h_t`, the same shape.
-      f: the activations `f(a_t)`, the same shape. None without a leak: then `h` is `f(a)`.
+      f: the activations `f(a_t)`, the same shape. None without a leak: then
+        `h` is `f(a)`, but in the padding.
     """
 
     last: jax.Array
@@ -75,7 +76,7 @@ def start_of(step: Steps, h_tm1: jax.Array, reset_to: jax.Array | None) -> jax.A
 
 
 def rates(plan: Plan, start: jax.Array) -> jax.Array:
-    """`rate(h_{t-1})`, or the state itself without a rate; also of several steps."""
+    """`rate(h_{t-1})`, without a rate the state itself; of several steps if it is elementwise."""
     return start if plan.rate is None else plan.rate(start).astype(start.dtype)
 
 
@@ -91,7 +92,10 @@ def drive(
 def settle(
     step: Steps, leak: jax.Array | None, f: jax.Array, start: jax.Array, h_tm1: jax.Array
 ) -> jax.Array:
-    """The state after a step, `(1 - leak) start + leak f`, exact for a leak of 0 and of 1."""
+    """The state after a step, `(1 - leak) start + leak f`, exact for a leak of 0 and of 1.
+
+    In the padding it is `h_tm1`, the state before the step.
+    """
     h = f
     if leak is not None:
         leak = zero_where(step.is_padding, leak)  # NaN there would reach gradients by 0 * NaN
@@ -125,7 +129,8 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
         h = settle(step, leak, f, start, h_tm1)
         return h, (a, h, None if leak is None else f)
 
-    # Each step is read where it is; but JAX's own transpose of such a read has all steps.
+    # By the rule each step is read where it is. JAX's transpose of such a read would write an array
+    # of all steps.
     xs: Any = jnp.arange(inputs.n_steps, dtype=jnp.int32) if plan.by_rule else steps.time_first()
     last, out = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
     return Trajectory(last, *out)
@@ -148,10 +153,9 @@ def in_segments(
         carry, out = jax.lax.scan(partial(run, size), carry, (firsts, segments), reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(end - start, *a.shape[2:]), out)
 
-    n_left, out = n_steps % size, []
+    n_left, out = n_steps % size, list[Any]()
     parts = [(0, n_steps - n_left, size)] + [(n_steps - n_left, n_steps, n_left)] * (n_left > 0)
     for part in parts[::-1] if reverse else parts:
         carry, of_part = run_part(carry, *part)
-        out.append(of_part)
-    out = out[::-1] if reverse else out
+        out = [of_part, *out] if reverse else [*out, of_part]
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *out)

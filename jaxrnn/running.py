@@ -27,22 +27,18 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     if every is None or n_steps <= every:
         return _as_planned(params, inputs, options)
 
-    def run_segment(size: int, h: jax.Array, now: Any) -> Any:
+    def segment(size: int, h: jax.Array, now: Any) -> Any:
+        # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
+        part = inputs._replace(steps=inputs.steps.cut(now[0], size), h0=h)
+        last, *states = _as_planned(params, part, options)
+        return last, states
+
+    def run_segment(size: int, *now: Any) -> Any:
         # A partial, not `static_argnums`, with which jax 0.10 keeps what an activation has read.
-        segment = partial(_segment, params, inputs, options, size)
-        return jax.checkpoint(segment, prevent_cse=False)(h, now[0])
+        return jax.checkpoint(partial(segment, size), prevent_cse=False)(*now)
 
     last, states = in_segments(run_segment, inputs.h0, None, n_steps, every, options["reverse"])
     return Trajectory(last, *states)
-
-
-def _segment(
-    params: Params, inputs: Inputs, options: Any, size: int, h: jax.Array, first: Any
-) -> Any:
-    # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
-    inputs = inputs._replace(steps=inputs.steps.cut(first, size), h0=h)
-    last, *states = _as_planned(params, inputs, options)
-    return last, states
 
 
 def _as_planned(params: Params, inputs: Inputs, options: Any) -> Trajectory:

@@ -74,16 +74,16 @@ def spec_of(array: jax.Array) -> Any:
     return jax.typeof(array).sharding.spec
 
 
-def may_be_shared(array: jax.Array) -> bool:
-    """Whether devices may each hold a part of an array, and XLA communicate between them."""
-    sharding = jax.typeof(array).sharding
-    return any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
-
-
 def bernoulli_like(array: jax.Array, key: jax.Array, probability: float) -> jax.Array:
     """Bools that are true with a probability, of the shape of an array and shared as it is."""
     by = jax.typeof(array).sharding
     return jax.random.bernoulli(key, probability, array.shape, out_sharding=by)
+
+
+def may_be_shared(array: jax.Array) -> bool:
+    """Whether devices may each hold a part of an array, and XLA communicate between them."""
+    sharding = jax.typeof(array).sharding
+    return any(sharding.spec) or AxisType.Auto in sharding.mesh.axis_types
 
 
 def on_mesh_of(arguments: Any) -> AbstractContextManager[Any]:

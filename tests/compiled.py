@@ -7,7 +7,7 @@ printed form changes all the same, each function has a test in which it must fin
 
 - `communication` and `communication_in_loops`: `test_every_collective_is_found`, in `on_devices.py`
 - `n_products`: `test_small_products_are_sums`, where larger networks have products
-- `products_in_loops`: `test_on_accelerators_a_step_has_one_product`
+- `products_in_loops`: `test_on_gpus_a_step_has_one_product`
 - `temporary_bytes`: `test_checkpoints_keep_fewer_states`, where all are kept without them
 """
 
