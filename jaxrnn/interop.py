@@ -75,6 +75,9 @@ Flax linen draws it by `self.param`:
             draw = lambda key: init_params(key, x.shape[-1], 16, **LEARNABLE)
             return linen.Dense(1)(rnn_forward(self.param("rnn", draw), x))
 
+A module that an activation or a rate calls must have its parameters before the loop, as in a scan
+by hand: call it once before, on `jnp.zeros(n_nodes)`.
+
 In Flax nnx each array is an `nnx.Param`, whose value must be taken out, by `[...]`. `nnx.data` says
 that an attribute holds such arrays. It takes one `RNNParams` as well as layers. Do not put a whole
 `RNNParams` into one `nnx.Param`: `nnx.Optimizer` cannot update that.

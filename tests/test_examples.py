@@ -17,11 +17,11 @@ import pytest
 
 import jaxrnn
 from jaxrnn.examples import laser, program
-from tests.helpers import README
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
 
 FOLDER = Path(program.__file__).parent
+PAGE = (FOLDER / "README.md").read_text()
 PICTURES = Path(__file__).parent.parent / "bench" / "results"
 
 # Of each program a short form, a number that it prints, between which it must be, and words of its
@@ -66,17 +66,16 @@ def test_program(
 
 
 def test_every_program_is_short_tested_and_on_the_page() -> None:
-    page = (FOLDER / "README.md").read_text()
     paths = {path.stem: path for path in FOLDER.glob("*.py")}
     assert paths.keys() - {"__init__", "program"} == PROGRAMS.keys()
     for name in PROGRAMS:
         assert len(paths[name].read_text().splitlines()) <= 120
-        assert f"python -m jaxrnn.examples.{name} --plot {name}.svg" in page
-        assert f"(../../bench/results/{name}.svg)" in page
+        assert f"python -m jaxrnn.examples.{name} --plot {name}.svg" in PAGE
+        assert f"(../../bench/results/{name}.svg)" in PAGE
 
 
 def test_what_the_demonstration_prints() -> None:
-    """It compiles as a user's does, whose figures README gives.
+    """It compiles as a user's does, whose figures the page gives.
 
     Between versions of JAX, rounding makes the networks' errors differ by a quarter.
     """
@@ -95,9 +94,9 @@ def test_what_the_demonstration_prints() -> None:
     assert ensemble < one < linear / 15
     assert ensemble < linear / 20
     for name, error in errors.items():
-        in_readme = re.search(rf"^    {re.escape(name)} +([\d.]+)", README, flags=re.MULTILINE)
-        assert in_readme, name
-        assert float(in_readme[1]) == pytest.approx(error, rel=0.25)
+        in_page = re.search(rf"^    {re.escape(name)} +([\d.]+)", PAGE, flags=re.MULTILINE)
+        assert in_page, name
+        assert float(in_page[1]) == pytest.approx(error, rel=0.25)
         assert name in (PICTURES / "laser.svg").read_text()
 
 

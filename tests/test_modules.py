@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import LayerStates, RNNParams, RNNStates, init_params, interop, rnn_stacked, rnn_states
+from jaxrnn import (
+    LayerStates,
+    RNNParams,
+    RNNStates,
+    init_params,
+    interop,
+    rnn_forward,
+    rnn_stacked,
+    rnn_states,
+)
 from tests.helpers import assert_close
 
 pytestmark = pytest.mark.usefixtures("usual_promotion")
@@ -51,6 +60,27 @@ def test_linen() -> None:
     params = variables["params"]
     expected = gradient((params["rnn"],), params["Dense_0"]["kernel"])
     assert_close(((got["rnn"],), got["Dense_0"]["kernel"]), expected, 1e-5)
+
+
+def test_linen_in_an_activation() -> None:
+    """Its module is called once before the loop, as the docstring says."""
+    linen = pytest.importorskip("flax").linen
+
+    class Model(linen.Module):  # type: ignore[misc, name-defined]
+        @linen.compact  # type: ignore[untyped-decorator]
+        def __call__(self, x: Any) -> Any:
+            norm = linen.LayerNorm()
+            norm(jnp.zeros(4))
+            params = self.param("rnn", lambda key: init_params(key, 3, 4))
+            return rnn_forward(params, x, activation=lambda a: jnp.tanh(norm(a)))
+
+    variables = Model().init(jax.random.key(0), X)
+
+    def loss(variables: Any) -> Any:
+        return jnp.sum(Model().apply(variables, X) ** 2)
+
+    gradient = jax.jit(jax.grad(loss))(variables)["params"]
+    assert np.all(np.asarray(gradient["LayerNorm_0"]["scale"]) != 0)
 
 
 def test_nnx_with_its_optimizer() -> None:
