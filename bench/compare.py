@@ -68,7 +68,7 @@ def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: boo
             seconds, min_rounds = 0.0, 5
         else:
             check(cell, kind, calls, params, x)
-            seconds, min_rounds = 0.5 * len(calls), 9
+            seconds, min_rounds = 0.4 * len(calls), 7
         if quick:
             seconds, min_rounds = 0.0, 2
         rounds = time_calls(calls, seconds=seconds, min_rounds=min_rounds)

@@ -36,6 +36,7 @@ from bench.cells import (
 )
 from bench.kinds import (
     BY_H0,
+    COMPILING,
     DIRECT,
     FORWARD,
     GRADIENT,
@@ -174,7 +175,9 @@ def scan_by_hand(
         return jnp.moveaxis(run(params, x, 0.0, True)[1], 0, -2)
 
     peer = _of_jax(cell, params, x, last, states)
-    if cell.part == MODES and not inputs_first and unroll == 1:
+    if inputs_first or unroll > 1:
+        peer.pop(COMPILING, None)  # only the plain scan's is shown
+    elif cell.part == MODES:
         peer[STEPS] = _in_a_python_loop(jax.jit(_step_by_hand), params, x)
     return peer
 
