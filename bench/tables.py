@@ -44,7 +44,7 @@ CAPTIONS = {
     SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
     "options": "Lengths, checkpoints: times as long as jaxrnn without, and temporary kilobytes.",
     MODES: "Every way to call and to differentiate.",
-    CALLS: "Calls drawn at random, beside the plain scan: least of each share; the slowest.",
+    CALLS: "Calls drawn at random, beside the plain scan: what each share reaches; the slowest.",
     "slower": f"All that is slower than the best scan, below {LEVEL}:",
 }
 
