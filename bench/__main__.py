@@ -21,7 +21,7 @@ from bench.peers import PEERS, why_left_out
 from bench.tables import tables
 
 ALL_KINDS = dict.fromkeys(kind for kinds in KINDS.values() for kind in kinds)
-LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "dm-haiku", "keras", "torch", "onnxruntime")
+LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "keras", "torch", "onnxruntime")
 
 
 def main(arguments: list[str] | None = None) -> int:

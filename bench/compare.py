@@ -65,10 +65,10 @@ def compare(cell: Cell, names: list[str], chosen: Collection[str], *, quick: boo
         print(f"\n{kind}, {cell.part}: {cell}", flush=True)
         if kind == COMPILING:
             calls = {name: partial(compile_anew, call) for name, call in calls.items()}
-            seconds, min_rounds = 0.0, 21
+            seconds, min_rounds = 0.0, 5
         else:
             check(cell, kind, calls, params, x)
-            seconds, min_rounds = 1.2 * len(calls), 9
+            seconds, min_rounds = 0.4 * len(calls), 7
         if quick:
             seconds, min_rounds = 0.0, 2
         rounds = time_calls(calls, seconds=seconds, min_rounds=min_rounds)

@@ -37,16 +37,15 @@ HESSIAN = "Hessian by b"
 BY_ALL = ("jacfwd", "jacrev", "Hessian")
 COMPILING = "compile the gradient"
 
-CHEAP = (DIRECT, FORWARD, GRADIENT, BY_X, JVP, PRODUCT)
 KINDS = {
     SIZES: (FORWARD, GRADIENT, STATES),
-    LEAK: (FORWARD, GRADIENT, STATES),
+    LEAK: (FORWARD, GRADIENT),
     CURRENTS: (FORWARD, GRADIENT, COMPILING),
     SETS: (GRADIENT,),
     DEVICES: (GRADIENT,),
     LENGTHS: (FORWARD, GRADIENT),
     CHECKPOINTS: (GRADIENT,),
-    MODES: (STEPS, *CHEAP, EXAMPLES, JACFWD, JACREV, BY_H0, HESSIAN),
+    MODES: (STEPS, DIRECT, BY_X, JVP, PRODUCT, EXAMPLES, JACFWD, JACREV, BY_H0, HESSIAN),
     COMPILE: (COMPILING,),
     CALLS: (FORWARD, GRADIENT, BY_X, JVP, PRODUCT, *BY_ALL),
 }
@@ -58,8 +57,6 @@ Run = Callable[..., jax.Array]
 
 def kinds(cell: Cell) -> tuple[str, ...]:
     """What is timed in a cell."""
-    if cell.part == MODES and cell.n_nodes > 100:
-        return CHEAP
     if cell.part == MODES and cell.batch > 1:
         return tuple(kind for kind in KINDS[MODES] if kind != STEPS)
     return KINDS[cell.part]

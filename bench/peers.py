@@ -36,6 +36,7 @@ from bench.cells import (
 )
 from bench.kinds import (
     BY_H0,
+    COMPILING,
     DIRECT,
     FORWARD,
     GRADIENT,
@@ -174,7 +175,9 @@ def scan_by_hand(
         return jnp.moveaxis(run(params, x, 0.0, True)[1], 0, -2)
 
     peer = _of_jax(cell, params, x, last, states)
-    if cell.part == MODES and not inputs_first and unroll == 1:
+    if inputs_first or unroll > 1:
+        peer.pop(COMPILING, None)  # only the plain scan's is shown
+    elif cell.part == MODES:
         peer[STEPS] = _in_a_python_loop(jax.jit(_step_by_hand), params, x)
     return peer
 
@@ -232,47 +235,6 @@ def _linen(of_one_step: Any) -> Callable[..., Any]:
         return model.apply({"params": {"cell": weights}}, x, seq_lengths=lengths)
 
     return run
-
-
-def flax_nnx(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`flax.nnx.RNN` of a `SimpleCell`."""
-    from flax import nnx
-
-    of_one_step = nnx.SimpleCell(cell.n_features, cell.n_nodes, rngs=nnx.Rngs(0))
-    graph, state = nnx.split(nnx.RNN(of_one_step))
-
-    def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        input_weights = {"kernel": params.wx, "bias": params.b}
-        weights = {"cell": {"dense_i": input_weights, "dense_h": {"kernel": params.wh}}}
-        own_state = jax.tree.map(lambda value: value, state)
-        nnx.replace_by_pure_dict(own_state, weights)
-        h0 = jnp.zeros((x.shape[0], params.wh.shape[0]), x.dtype)
-        return nnx.merge(graph, own_state)(x, initial_carry=h0, return_carry=True)
-
-    return _of_jax(cell, params, x, lambda *args: run(*args)[0], lambda *args: run(*args)[1])
-
-
-def haiku(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
-    """`haiku.dynamic_unroll` of a core like `haiku.VanillaRNN`, but with tanh in place of relu."""
-    import haiku as hk
-
-    def unroll(x: jax.Array) -> Any:
-        into, within = hk.Linear(cell.n_nodes), hk.Linear(cell.n_nodes, with_bias=False)
-
-        def core(x_t: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-            h = jnp.tanh(into(x_t) + within(h))
-            return h, h
-
-        h0 = jnp.zeros((x.shape[0], cell.n_nodes), x.dtype)
-        return hk.dynamic_unroll(core, x, h0, time_major=False)
-
-    model = hk.without_apply_rng(hk.transform(unroll))
-
-    def run(params: RNNParams[Any], x: jax.Array) -> Any:
-        weights = {"linear": {"w": params.wx, "b": params.b}, "linear_1": {"w": params.wh}}
-        return model.apply(weights, x)
-
-    return _of_jax(cell, params, x, lambda *args: run(*args)[1], lambda *args: run(*args)[0])
 
 
 def keras(cell: Cell, params: RNNParams[Any], x: jax.Array) -> Peer:
@@ -412,12 +374,10 @@ PEERS = {
     "jaxrnn, lengths": Entry(jaxrnn_with_lengths, (LENGTHS,)),
     "jaxrnn, checkpoints": Entry(jaxrnn_with_checkpoints, (CHECKPOINTS,)),
     **SCANS,
-    "Flax linen": Entry(flax_linen, (SIZES, SETS), ("flax",)),
+    "Flax linen": Entry(flax_linen, (SIZES,), ("flax",)),
     "Flax linen, lengths": Entry(flax_linen_with_lengths, (LENGTHS,), ("flax",)),
-    "Flax linen, remat": Entry(flax_linen_with_remat, (CHECKPOINTS,), ("flax",)),
-    "Flax nnx": Entry(flax_nnx, (SIZES, SETS), ("flax",)),
-    "Haiku": Entry(haiku, (SIZES, SETS), ("haiku",)),
-    "Keras": Entry(keras, (SIZES, SETS), ("keras",)),
+    "Flax linen, checkpoints": Entry(flax_linen_with_remat, (CHECKPOINTS,), ("flax",)),
+    "Keras": Entry(keras, (SIZES,), ("keras",)),
     "torch": Entry(torch, (SIZES, LENGTHS), ("torch",)),
     "ONNX Runtime": Entry(onnx_runtime, (SIZES,), ("onnx", "onnxruntime")),
     "NumPy loop": Entry(numpy_loop, (SIZES,)),

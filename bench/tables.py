@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench.cells import (
     SETS,
     SIZES,
 )
-from bench.kinds import COMPILING, DIRECT, FORWARD, GRADIENT, KINDS, STATES
+from bench.kinds import COMPILING, FORWARD, GRADIENT, KINDS, STATES
 from bench.peers import PEERS, PLAIN, SCANS
 
 Row = dict[str, Any]
@@ -31,16 +31,21 @@ Results = Sequence[Row]
 # The measurements of one comparison by peer, and the comparisons of one part by cell and kind.
 Group = dict[str, Row]
 Part = dict[tuple[str, str], Group]
+# The columns of a table: of each its part, its kind of call, and what it shows.
+Columns = dict[str, tuple[str, str, Callable[[Group], Any]]]
 
+PAGE = Path(__file__).parent / "README.md"
+MARKS = "<!-- bench.tables -->", "<!-- end of bench.tables -->"
+LEVEL = 0.95  # what is less is listed as slower
+SLOWEST = 5  # so many of the calls that are drawn are listed
 
 CAPTIONS = {
-    SIZES: "One parameter set. Bytes are divided by those of the scan by hand with the fewest.",
     "peers": "The other programs in these cells: **times as long as jaxrnn**, mean and least.",
     SETS: "Many parameter sets, first in the cell's name, beside the best scan under `jax.vmap`.",
-    LENGTHS: "Lengths: times as long as jaxrnn without them, and temporary kilobytes.",
-    CHECKPOINTS: "Checkpoints: times as long as jaxrnn without them, and temporary kilobytes.",
+    "options": "Lengths, checkpoints: times as long as jaxrnn without, and temporary kilobytes.",
     MODES: "Every way to call and to differentiate.",
-    CALLS: "Calls drawn at random: how many times as fast as the plain scan, and the ten slowest.",
+    CALLS: "Calls drawn at random, beside the plain scan: what each share reaches; the slowest.",
+    "slower": f"All that is slower than the best scan, below {LEVEL}:",
 }
 
 
@@ -49,24 +54,23 @@ def tables(results: Results, beside: str | None = None) -> str:
 
     Args:
       results: a record of the machine, and one of each measurement.
-      beside: a peer that is to stand beside the best scan in the table of sizes; then there is no
-        other table.
+      beside: a peer that has a table of its own, by cell.
     """
     parts = parts_of(results)
     blocks = [described(row["machine"]) for row in results if "machine" in row]
-    if parts.keys() & {SIZES, LEAK, CURRENTS, COMPILE}:
-        blocks += [CAPTIONS[SIZES], of_sizes(parts, beside)]
-    if beside is not None:
-        return "\n\n".join(blocks)
+    blocks += of_one_set(parts)
     if SIZES in parts:
         blocks += [CAPTIONS["peers"], of_peers(parts[SIZES])]
+        if beside is not None:
+            blocks += [f"{beside}: times as long as jaxrnn.", of_peer(parts[SIZES], beside)]
     if parts.keys() & {SETS, DEVICES}:
         blocks += [CAPTIONS[SETS], of_sets(parts)]
-    for part in (LENGTHS, CHECKPOINTS):
-        if part in parts:
-            blocks += [CAPTIONS[part], of_option(part, parts[part])]
+    if parts.keys() & {LENGTHS, CHECKPOINTS}:
+        blocks += [CAPTIONS["options"], of_options(parts)]
     if MODES in parts:
         blocks += [CAPTIONS[MODES], of_modes(parts[MODES])]
+    if slower := of_slower(parts):
+        blocks += [CAPTIONS["slower"], slower]
     if CALLS in parts:
         blocks += [CAPTIONS[CALLS], of_calls(parts[CALLS])]
     if IMPORT in parts:
@@ -93,55 +97,65 @@ def described(machine: Row) -> str:
     return f"{place}; Python {machine['python']}; {libraries}."
 
 
-def of_sizes(parts: dict[str, Part], beside: str | None) -> str:
-    """One parameter set: jaxrnn's time, how many times as fast as the best scan, and bytes.
-
-    Then the same with a leak, and of currents with a leak, whose gradient also stands beside the
-    plain scan's; and how many times as fast as the plain scan's a gradient compiles.
-    """
-    kinds, with_bytes = (FORWARD, GRADIENT, STATES), (GRADIENT, STATES)
-    sizes, leak, currents, compiled = (
-        parts.get(part, {}) for part in (SIZES, LEAK, CURRENTS, COMPILE)
-    )
-    rows = []
-    for cell in cells(sizes | leak | currents | compiled):
-        row: dict[str, Any] = {}
-        for kind in kinds:
-            group = sizes.get((cell, kind), {})
-            row[f"{short(kind)}, us"] = microseconds(group.get("jaxrnn"))
-            row[f"{short(kind)}: best scan"] = speed(group, "jaxrnn")
-            if beside is not None:
-                row[f"{short(kind)}: {beside}"] = (
-                    group[beside]["ratio"][0] if beside in group else None
-                )
-        for kind in with_bytes:
-            row[f"bytes, {short(kind)}"] = fewer_bytes(sizes.get((cell, kind), {}), "jaxrnn")
-        for kind in kinds:
-            row[f"leak, {short(kind)}"] = speed(leak.get((cell, kind), {}), "jaxrnn")
-        for kind in with_bytes:
-            row[f"bytes, leak, {short(kind)}"] = fewer_bytes(leak.get((cell, kind), {}), "jaxrnn")
-        for kind in (FORWARD, GRADIENT):
-            row[f"currents, {kind}"] = speed(currents.get((cell, kind), {}), "jaxrnn")
-        of_currents = currents.get((cell, GRADIENT), {})
-        row["currents, gradient: plain scan"] = beside_plain(of_currents)
-        row["bytes, currents, gradient"] = fewer_bytes(of_currents, "jaxrnn")
-        row["compile: plain scan"] = beside_plain(compiled.get((cell, COMPILING), {}))
-        row["compile, currents: plain scan"] = beside_plain(currents.get((cell, COMPILING), {}))
-        rows.append((cell, row))
-    return table("cell", [*rows, *means(rows)])
+def of_one_set(parts: dict[str, Part]) -> list[str]:
+    """One parameter set: tables of speeds, bytes and compilation, and of leaks and currents."""
+    alone: Columns = {
+        "gradient, us": (SIZES, GRADIENT, microseconds),
+        "forward": (SIZES, FORWARD, speed),
+        "gradient": (SIZES, GRADIENT, speed),
+        "all states": (SIZES, STATES, speed),
+        "bytes, gradient": (SIZES, GRADIENT, fewer_bytes),
+        "compile": (COMPILE, COMPILING, beside_plain),
+    }
+    with_leak: Columns = {
+        "leak, forward": (LEAK, FORWARD, speed),
+        "leak, gradient": (LEAK, GRADIENT, speed),
+        "bytes, leak": (LEAK, GRADIENT, fewer_bytes),
+        "currents, forward": (CURRENTS, FORWARD, speed),
+        "currents, gradient": (CURRENTS, GRADIENT, speed),
+        "compile, currents": (CURRENTS, COMPILING, beside_plain),
+    }
+    captions = {
+        "One parameter set. Bytes are divided by those of the scan by hand with the fewest; to "
+        "compile is\nbeside the plain scan.": alone,
+        "The same with a leak of each node; and currents with that leak.": with_leak,
+    }
+    of_cells = [parts.get(part, {}) for part in (SIZES, LEAK, CURRENTS, COMPILE)]
+    blocks = []
+    for caption, columns in captions.items():
+        rows: list[tuple[str, Row]] = []
+        for cell in dict.fromkeys(cell for part in of_cells for cell in cells(part)):
+            row = {
+                head: value(parts.get(part, {}).get((cell, kind), {}))
+                for head, (part, kind, value) in columns.items()
+            }
+            if any(row.values()):
+                rows.append((cell, row))
+        if rows:
+            blocks += [caption, table("cell", [*rows, *means(rows)])]
+    return blocks
 
 
 def of_peers(part: Part) -> str:
     """How many times as long as jaxrnn each peer takes: geometric mean and least over the cells."""
     rows = []
-    for kind in (FORWARD, GRADIENT, STATES):
-        groups = [group for (_, of_group), group in part.items() if of_group == kind]
+    for name in [name for name in PEERS if name != "jaxrnn"]:
         row: dict[str, Any] = {}
-        for name in [name for name in PEERS if name != "jaxrnn"]:
+        for kind in KINDS[SIZES]:
+            groups = [group for (_, of_group), group in part.items() if of_group == kind]
             ratios = [group[name]["ratio"][0] for group in groups if name in group]
-            row[name] = f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None
-        rows.append((short(kind), row))
+            row[short(kind)] = f"{mean(ratios):.2f}, {min(ratios):.2f}" if ratios else None
+        if any(row.values()):
+            rows.append((name, row))
     return table("", rows)
+
+
+def of_peer(part: Part, name: str) -> str:
+    """How many times as long as jaxrnn one peer takes in each cell."""
+    rows: dict[str, Row] = {cell: {} for cell in cells(part)}
+    for (cell, kind), group in part.items():
+        rows[cell][short(kind)] = group[name]["ratio"][0] if name in group else None
+    return table("cell", [*rows.items()])
 
 
 def of_sets(parts: dict[str, Part]) -> str:
@@ -150,27 +164,32 @@ def of_sets(parts: dict[str, Part]) -> str:
     rows = []
     for cell in cells(sets | devices):
         of_set, on_devices = sets.get((cell, GRADIENT), {}), devices.get((cell, GRADIENT), {})
-        ways = {
-            "vmap": (of_set, "jaxrnn"),
-            "in chunks": (of_set, "jaxrnn in chunks"),
-            "on devices": (on_devices, "jaxrnn on devices"),
+        row: dict[str, Any] = {
+            "gradient, us": microseconds(of_set),
+            "vmap": speed(of_set),
+            "in chunks": speed(of_set, "jaxrnn in chunks"),
+            "on devices": speed(on_devices, "jaxrnn on devices"),
+            "bytes, vmap": fewer_bytes(of_set),
+            "bytes, in chunks": fewer_bytes(of_set, "jaxrnn in chunks"),
         }
-        row: dict[str, Any] = {"gradient, us": microseconds(of_set.get("jaxrnn"))}
-        row |= {way: speed(*each) for way, each in ways.items()}
-        row |= {f"bytes, {way}": fewer_bytes(*each) for way, each in ways.items()}
         rows.append((cell, row))
     return table("sets, cell", [*rows, *means(rows)])
 
 
-def of_option(title: str, part: Part) -> str:
+def of_options(parts: dict[str, Part]) -> str:
     """With lengths or checkpoints: times as long as jaxrnn without, and kilobytes."""
     rows = []
-    for (cell, kind), group in part.items():
-        row: dict[str, Any] = {"jaxrnn, us": microseconds(group.get("jaxrnn"))}
-        row |= {name: group[name]["ratio"][0] for name in group if name != "jaxrnn"}
-        row |= {f"kB: {name}": kilobytes(group[name]) for name in group}
-        rows.append((f"{kind}, {cell}", row))
-    return table(title, rows)
+    for part in (LENGTHS, CHECKPOINTS):
+        for (cell, kind), group in parts.get(part, {}).items():
+            row: Row = {}
+            for name, each in group.items():
+                # Without the option is jaxrnn; with it, a name has the option behind a comma.
+                head, text = name.removesuffix(f", {part}"), f"{each['ratio'][0]:.2f}"
+                if name == "jaxrnn":
+                    head, text = "without", f"{microseconds(group)} us"
+                row[head] = f"{text}, {each['bytes'] / 1000:,.0f} kB" if "bytes" in each else text
+            rows.append((f"{part}, {kind}, {cell}", row))
+    return table("", rows)
 
 
 def of_modes(part: Part) -> str:
@@ -180,30 +199,39 @@ def of_modes(part: Part) -> str:
         row = {cell: speed(part.get((cell, kind), {}), "jaxrnn") for cell in cells(part)}
         if known := [each for each in row.values() if each is not None]:
             rows.append((kind, {**row, "mean": mean(known), "least": min(known)}))
-    blocks = [table("", rows)]
-    for (cell, kind), group in part.items():
-        if kind == DIRECT and "jaxrnn" in group and PLAIN in group:
-            ours, scan = (1e6 * group[name]["seconds"] for name in ("jaxrnn", PLAIN))
-            blocks.append(
-                f"A direct call in ({cell}) took {ours:.1f} us, the plain scan's {scan:.1f} us."
-            )
-            break
-    return "\n\n".join(blocks)
+    return table("", rows)
+
+
+def of_slower(parts: dict[str, Part]) -> str:
+    """By part, the cells in which a program of jaxrnn is slower than the best scan, with quartiles.
+
+    Compilation is left out, as all of it is in another table.
+    """
+    rows: list[tuple[str, Row]] = []
+    for name, part in parts.items():
+        found = [
+            f"{short(kind)}{peer.removeprefix('jaxrnn')} ({cell}) "
+            "{:.2f} [{:.2f}, {:.2f}]".format(*row["speed"])
+            for (cell, kind), group in part.items()
+            for peer, row in group.items()
+            if peer.startswith("jaxrnn") and kind != COMPILING
+            if (speed(group, peer) or 1) < LEVEL
+        ]
+        if found and name != CALLS:
+            rows.append((name, {"what, (cell), speed [quartiles]": "; ".join(found)}))
+    return table("part", rows) if rows else ""
 
 
 def of_calls(part: Part) -> str:
     """How the speeds beside the plain scan are spread, and the calls that are slowest beside it."""
     rows = sorted((group["jaxrnn"] for group in part.values()), key=lambda row: row["speed"][0])
     speeds = [row["speed"][0] for row in rows]
-    shares = {"least": 0, "1 in 20": 0.05, "a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+    shares = {"all": 0, "19 in 20": 0.05, "3 in 4": 0.25, "half": 0.5, "1 in 4": 0.75}
     spread: Row = {head: float(np.quantile(speeds, share)) for head, share in shares.items()}
     spread["geometric mean"] = mean(speeds)
-    for bound in (0.8, 0.9):
-        share = sum(speed < bound for speed in speeds) / len(speeds)
-        spread[f"share below {bound}"] = f"{100 * share:.0f}%"
     slowest: list[tuple[str, Row]] = [
         (f"{row['speed'][0]:.2f}", {"`--only calls`": f"`{row['cell']}`", "call": row["call"]})
-        for row in rows[:10]
+        for row in rows[:SLOWEST]
     ]
     return table("calls", [(str(len(rows)), spread)]) + "\n\n" + table("speed", slowest)
 
@@ -213,7 +241,7 @@ def cells(part: Part) -> list[str]:
     return list(dict.fromkeys(cell for cell, _ in part))
 
 
-def speed(group: Group, name: str) -> float | None:
+def speed(group: Group, name: str = "jaxrnn") -> float | None:
     """How many times as fast as the best scan a program is."""
     return group[name]["speed"][0] if "speed" in group.get(name, {}) else None
 
@@ -223,20 +251,15 @@ def beside_plain(group: Group) -> float | None:
     return group[PLAIN]["ratio"][0] if PLAIN in group else None
 
 
-def fewer_bytes(group: Group, name: str) -> float | None:
+def fewer_bytes(group: Group, name: str = "jaxrnn") -> float | None:
     """A program's bytes divided by those of the scan by hand that has the fewest."""
     of_scans = [group[scan]["bytes"] for scan in SCANS if scan in group]
     return group[name]["bytes"] / min(of_scans) if of_scans and name in group else None
 
 
-def microseconds(row: Row | None) -> str | None:
-    """The time in microseconds."""
-    return None if row is None else f"{1e6 * row['seconds']:,.0f}"
-
-
-def kilobytes(row: Row | None) -> str | None:
-    """The bytes in thousands."""
-    return None if row is None or "bytes" not in row else f"{row['bytes'] / 1000:,.0f}"
+def microseconds(group: Group) -> str | None:
+    """The time of jaxrnn in microseconds."""
+    return f"{1e6 * group['jaxrnn']['seconds']:,.0f}" if "jaxrnn" in group else None
 
 
 def mean(values: Iterable[float]) -> float:
@@ -247,16 +270,15 @@ def mean(values: Iterable[float]) -> float:
 
 def means(rows: list[tuple[str, Row]]) -> list[tuple[str, Row]]:
     """Of each column of numbers the geometric mean, and the least, or of bytes the most."""
-    heads = rows[0][1]
     columns = {
-        head: [row[head] for _, row in rows if isinstance(row[head], float)] for head in heads
+        head: [row[head] for _, row in rows if isinstance(row[head], float)] for head in rows[0][1]
     }
-    columns = {head: column for head, column in columns.items() if column}
-    worst = {
-        head: (max if head.startswith("bytes") else min)(column) for head, column in columns.items()
+    row = {
+        head: f"{mean(column):.2f}, {(max if head.startswith('bytes') else min)(column):.2f}"
+        for head, column in columns.items()
+        if column
     }
-    means = {head: mean(column) for head, column in columns.items()}
-    return [("geometric mean", means), ("least; of bytes the most", worst)]
+    return [("mean, least (of bytes the most)", row)]
 
 
 def table(title: str, rows: list[tuple[str, Row]]) -> str:
@@ -284,15 +306,23 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def filled(page: str, text: str) -> str:
+    """The page with this text between its marks."""
+    before, _, rest = page.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="of one thing, the last counts")
-    parser.add_argument(
-        "--beside", choices=PEERS, help="this peer too in the table of sizes, and no other"
-    )
+    parser.add_argument("--beside", choices=PEERS, help="a table of this peer too, by cell")
+    parser.add_argument("--write", action="store_true", help="put them into the page as well")
     options = parser.parse_args(arguments)
-    print(tables([row for path in options.results for row in read(path)], options.beside))
+    text = tables([row for path in options.results for row in read(path)], options.beside)
+    print(text)
+    if options.write:
+        PAGE.write_text(filled(PAGE.read_text(), text))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import jaxrnn
+from bench.tables import PAGE, filled, read, tables
 from jaxrnn import interop
 from jaxrnn.inputs import DEFAULTS
 from jaxrnn.testing import oracle, relations, strategies
@@ -47,6 +48,11 @@ def test_every_block_is_found() -> None:
     pages = README + GALLERY
     assert pages.count("```") == 2 * len(re.findall(r"^```(?:python|sh)$", pages, re.MULTILINE))
     assert len(BLOCKS) >= 4
+
+
+def test_page_of_the_benchmark_has_its_tables() -> None:
+    page = PAGE.read_text()
+    assert page == filled(page, tables(read(PAGE.parent / "results" / "newest.jsonl")))
 
 
 @pytest.mark.usefixtures("usual_promotion")
