@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, rnn_stacked, running
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, running
 from jaxrnn.testing import oracle
 
 # Whether all cases are run, also those that take minutes.
@@ -164,6 +164,20 @@ RATES: dict[str, tuple[Any, oracle.Differentiable]] = ACTIVATIONS | {
             lambda v: oracle.TANH.derivative(v)[..., None] * _TO_RATES,
         ),
     )
+}
+
+
+# What functions of jaxrnn must give: values, and gradients of their sum by weights in their form.
+REFERENCES: dict[Any, tuple[Any, Any]] = {
+    rnn_forward: (oracle.rnn_forward, lambda w, **call: oracle.rnn_gradients(**call, g_last=w)),
+    rnn_states: (
+        oracle.rnn_states,
+        lambda w, **call: oracle.rnn_gradients(**call, g_a=w.a, g_h=w.h),
+    ),
+    rnn_stacked: (
+        oracle.rnn_stacked,
+        lambda w, **call: oracle.stacked_gradients(**call, g_h=w.h, g_last=w.last),
+    ),
 }
 
 

@@ -15,7 +15,6 @@ from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.activations import TANGENTS
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
-from tests.checked_calls import REFERENCES, Reference
 from tests.compiled import n_products, temporary_bytes
 from tests.helpers import (
     ACTIVATIONS,
@@ -23,6 +22,7 @@ from tests.helpers import (
     MASKS,
     PARAMS,
     RATES,
+    REFERENCES,
     RESET_TO,
     WAYS,
     X,
@@ -45,9 +45,6 @@ def every_value_of_oracle(**call: Any) -> Any:
 def every_gradient_of_oracle(weights: Any, **call: Any) -> Any:
     g_last, g_a, g_h = weights
     return oracle.rnn_gradients(**call, g_last=g_last, g_a=g_a, g_h=g_h)._asdict()
-
-
-EVERY = Reference(every_value_of_oracle, every_gradient_of_oracle)
 
 
 class Row(NamedTuple):
@@ -127,7 +124,7 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     sizes, draw = row.sizes, data.draw
     kind: Any = {"sizes": st.just(sizes), "dtype": np.float64}
     cases: Any = strategies.cases(**kind, n_rates=row.n_rates)
-    function, reference = every_value, EVERY
+    function, reference = every_value, (every_value_of_oracle, every_gradient_of_oracle)
     if row.directions is not None:
         function, reference = cast(Any, rnn_stacked), REFERENCES[rnn_stacked]
         cases = strategies.stacked_cases(**kind, directions=st.just(row.directions))
@@ -157,9 +154,9 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     rate, rate_in_oracle = RATES.get(row.rate or "", (None, None))
     of_oracle: Any = {"activation": in_oracle, "rate": rate_in_oracle}
     of_oracle["reverse"] = row.static.get("reverse", False)
-    expected = reference.values(**arrays, **of_oracle)
+    expected = reference[0](**arrays, **of_oracle)
     weights = jax.tree.map(lambda v: draw(strategies.arrays(v.shape, np.float64)), expected)
-    gradients = reference.gradients(weights, **arrays, **of_oracle)
+    gradients = reference[1](weights, **arrays, **of_oracle)
     gradients = {name: each for name, each in gradients.items() if each is not None}
     by = {name: arrays.pop(name) for name in gradients}
     with jax.enable_x64(True):

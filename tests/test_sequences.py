@@ -1,7 +1,7 @@
 """Lengths, resets and reverse: each sequence of a batch runs as it does by itself.
 
 That values and gradients are the oracle's is in `test_derivatives.py`, vmap over lengths and resets
-in `test_transformations.py`, and shard_map over them in `on_devices.py`.
+in `test_fuzz.py`, and shard_map over them in `on_devices.py`.
 """
 
 from functools import partial
