@@ -24,9 +24,10 @@ def assert_told(function: Any, arguments: Any, spoilt: Any, how: str = "plain") 
         arguments = bad_calls.replaced(arguments, place, value)
     names = [[part for part in place if isinstance(part, str)][-1] for place in spoilt]
     errors = (TypeError, ValueError, OverflowError)
+    run: Any = partial(function, **arguments)
+    run = jax.jit(run) if how == "in jit" else run
     with jax.disable_jit(how == "without jit"), pytest.raises(errors) as told:
-        run = partial(function, **arguments)
-        jax.jit(run)() if how == "in jit" else run()
+        run()
     message = " ".join([str(told.value), *getattr(told.value, "__notes__", [])])
     assert any(re.search(rf"(?<!\w){name}(?!\w)", message) for name in names), message
 
