@@ -91,11 +91,7 @@ def reciprocal(key: Any, shape: Any, dtype: Any) -> Any:
 
 
 # Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
-KEYS = lambda key, shape, _: jax.random.split(key, shape)  # noqa: E731
-ZERO, COMPLEX = (
-    {"n_features": 0, "wx_init": reciprocal},
-    lambda key, shape, _: jnp.ones(shape, complex),
-)
+ZERO, KEYS = {"n_features": 0, "wx_init": reciprocal}, lambda key, *of: jax.random.split(key, of[0])
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("TypeError: (?s:.*)key must be one JAX PRNG key", {"key": None}),
     ("ValueError: (?s:.*)key .*jax.vmap", {"key": jax.random.split(KEY, 2)}),
@@ -106,7 +102,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     (r"ZeroDivisionError: (?s:.*)in wx_init, .* with a key, shape \(0, 3\)", ZERO),
     (r"TypeError: wx_init must be a callable \(.*\) -> array, but is 0.01", {"wx_init": 0.01}),
     (r"ValueError: .*b_init .* shape \(3,\), .* \(7,\)", {"b_init": lambda *_: jnp.zeros(7)}),
-    ("TypeError: .*wx_init returns must be .* real numbers, .* complex64", {"wx_init": COMPLEX}),
+    (
+        "TypeError: .*wx_init .* real numbers, .* complex64",
+        {"wx_init": lambda _, *of: jnp.ones(of[0], complex)},
+    ),
     ("TypeError: .*wh_init .* real numbers, but is .* key", {"wh_init": KEYS}),
     (r"TypeError: .*b_init .* real numbers, but is \[0.0", {"b_init": lambda *_: [0.0] * 3}),
     (r"TypeError: .*takes 1(?s:.*)in b_init, .* shape \(3,\) and", {"b_init": lambda key: key}),
