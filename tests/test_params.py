@@ -91,6 +91,7 @@ def reciprocal(key: Any, shape: Any, dtype: Any) -> Any:
 
 
 # Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
+COMPLEX = lambda key, shape, dtype: jnp.ones(shape, complex)  # noqa: E731
 ZERO, KEYS = {"n_features": 0, "wx_init": reciprocal}, lambda key, *of: jax.random.split(key, of[0])
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("TypeError: (?s:.*)key must be one JAX PRNG key", {"key": None}),
@@ -104,7 +105,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     (r"ValueError: .*b_init .* shape \(3,\), .* \(7,\)", {"b_init": lambda *_: jnp.zeros(7)}),
     (
         "TypeError: .*wx_init .* real numbers, .* complex64",
-        {"wx_init": lambda _, *of: jnp.ones(of[0], complex)},
+        {"wx_init": COMPLEX},
     ),
     ("TypeError: .*wh_init .* real numbers, but is .* key", {"wh_init": KEYS}),
     (r"TypeError: .*b_init .* real numbers, but is \[0.0", {"b_init": lambda *_: [0.0] * 3}),
