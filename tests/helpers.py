@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, rnn_stacked, running
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, running
 from jaxrnn.testing import oracle
 
 # Whether all cases are run, also those that take minutes.
@@ -214,6 +214,24 @@ def every_value(params: Any, x: Any, h0: Any, **options: Any) -> tuple[Any, Any,
     """What `rnn_forward` and `rnn_states` give, last, a and h, by one loop to compile."""
     out = running.run(params, x, h0, **options)
     return out.last, *out.states()
+
+
+# What functions must give: values, and gradients of their sum by weights in their form.
+REFERENCES: dict[Any, tuple[Any, Any]] = {
+    rnn_forward: (oracle.rnn_forward, lambda w, **call: oracle.rnn_gradients(**call, g_last=w)),
+    rnn_states: (
+        oracle.rnn_states,
+        lambda w, **call: oracle.rnn_gradients(**call, g_a=w.a, g_h=w.h),
+    ),
+    rnn_stacked: (
+        oracle.rnn_stacked,
+        lambda w, **call: oracle.stacked_gradients(**call, g_h=w.h, g_last=w.last),
+    ),
+    every_value: (
+        lambda **call: (oracle.rnn_forward(**call), *oracle.rnn_states(**call)),
+        lambda w, **call: oracle.rnn_gradients(**call, g_last=w[0], g_a=w[1], g_h=w[2]),
+    ),
+}
 
 
 def scanned(step: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:

@@ -2,7 +2,7 @@
 
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from jaxrnn import RNNParams, init_params, rnn_forward, rnn_stacked, rnn_states
 from jaxrnn.activations import TANGENTS
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import Sizes
-from tests.checked_calls import REFERENCES, Reference
 from tests.compiled import n_products, temporary_bytes
 from tests.helpers import (
     ACTIVATIONS,
@@ -23,6 +22,7 @@ from tests.helpers import (
     MASKS,
     PARAMS,
     RATES,
+    REFERENCES,
     RESET_TO,
     WAYS,
     X,
@@ -36,18 +36,6 @@ from tests.helpers import (
 )
 
 # Against the oracle, which has a rule of its own for every option
-
-
-def every_value_of_oracle(**call: Any) -> Any:
-    return oracle.rnn_forward(**call), *oracle.rnn_states(**call)
-
-
-def every_gradient_of_oracle(weights: Any, **call: Any) -> Any:
-    g_last, g_a, g_h = weights
-    return oracle.rnn_gradients(**call, g_last=g_last, g_a=g_a, g_h=g_h)._asdict()
-
-
-EVERY = Reference(every_value_of_oracle, every_gradient_of_oracle)
 
 
 class Row(NamedTuple):
@@ -127,9 +115,8 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     sizes, draw = row.sizes, data.draw
     kind: Any = {"sizes": st.just(sizes), "dtype": np.float64}
     cases: Any = strategies.cases(**kind, n_rates=row.n_rates)
-    function, reference = every_value, EVERY
+    function: Any = every_value if row.directions is None else rnn_stacked
     if row.directions is not None:
-        function, reference = cast(Any, rnn_stacked), REFERENCES[rnn_stacked]
         cases = strategies.stacked_cases(**kind, directions=st.just(row.directions))
     arrays: Any = filled(draw(cases))._asdict()
     arrays |= {name: draw(getattr(strategies, name)(sizes)) for name in row.masks}
@@ -157,9 +144,10 @@ def test_values_and_gradients_are_the_oracles(row: Row, data: st.DataObject) -> 
     rate, rate_in_oracle = RATES.get(row.rate or "", (None, None))
     of_oracle: Any = {"activation": in_oracle, "rate": rate_in_oracle}
     of_oracle["reverse"] = row.static.get("reverse", False)
-    expected = reference.values(**arrays, **of_oracle)
+    values, gradients_by = REFERENCES[function]
+    expected = values(**arrays, **of_oracle)
     weights = jax.tree.map(lambda v: draw(strategies.arrays(v.shape, np.float64)), expected)
-    gradients = reference.gradients(weights, **arrays, **of_oracle)
+    gradients = gradients_by(weights, **arrays, **of_oracle)._asdict()
     gradients = {name: each for name, each in gradients.items() if each is not None}
     by = {name: arrays.pop(name) for name in gradients}
     with jax.enable_x64(True):

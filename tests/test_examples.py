@@ -7,9 +7,10 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -38,24 +39,33 @@ PROGRAMS = {
 }
 
 
-def run(module: str, arguments: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The exit status of `python -m module arguments`, run here. To import it runs nothing."""
-    importlib.import_module(module)
-    monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(sys, "argv", [module, *arguments.split()])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    return stopped.value.code
+Run: TypeAlias = Callable[[str, str], tuple[Any, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs `python -m module arguments` here. To import the module runs nothing.
+
+    It gives the exit status, what is printed, and what is printed as errors.
+    """
+
+    def run(module: str, arguments: str) -> tuple[Any, str, str]:
+        importlib.import_module(module)
+        monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setattr(sys, "argv", [module, *arguments.split()])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_program(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_program(name: str, tmp_path: Path, run: Run) -> None:
     arguments, pattern, least, most, words = PROGRAMS[name]
     drawn = tmp_path / f"{name}.svg"
-    assert run(f"jaxrnn.examples.{name}", f"{arguments} --plot {drawn}", monkeypatch) == 0
-    printed = capsys.readouterr().out
+    status, printed, _ = run(f"jaxrnn.examples.{name}", f"{arguments} --plot {drawn}")
+    assert status == 0
     number = re.search(pattern, printed)
     assert number, printed
     assert least <= float(number[1]) <= most
@@ -100,18 +110,17 @@ def test_what_the_demonstration_prints() -> None:
         assert name in (PICTURES / "laser.svg").read_text()
 
 
-def test_what_does_not_hold_exits_with_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_hold_exits_with_1(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """As after too short a training. With a wrong worked example, nothing is trained."""
-    assert run("jaxrnn.__main__", "--members 1 --updates 1", monkeypatch) == 1
-    assert "DOES NOT HOLD: the error of the ensemble" in capsys.readouterr().out
+    status, printed, _ = run("jaxrnn.__main__", "--members 1 --updates 1")
+    assert status == 1
+    assert "DOES NOT HOLD: the error of the ensemble" in printed
     off_in_the_eighth_digit = np.array([[0.79494229, 0.81839002, 0.83939649, 0.85584174]])
     monkeypatch.setattr(jaxrnn, "rnn_forward", lambda *_: off_in_the_eighth_digit)
-    assert run("jaxrnn.__main__", "", monkeypatch) == 1
-    printed = capsys.readouterr()
-    assert "the worked example is off" in printed.err
-    assert "laser" not in printed.out
+    status, printed, errors = run("jaxrnn.__main__", "")
+    assert status == 1
+    assert "the worked example is off" in errors
+    assert "laser" not in printed
 
 
 def test_a_closed_pipe_gives_no_traceback() -> None:
@@ -139,26 +148,18 @@ def test_a_closed_pipe_gives_no_traceback() -> None:
     ],
 )
 def test_help_and_wrong_arguments_exit_with_usage(
-    arguments: str,
-    status: int,
-    words: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: str, status: int, words: list[str], run: Run
 ) -> None:
-    assert run("jaxrnn.__main__", arguments, monkeypatch) == status
-    printed = capsys.readouterr()
-    for word in ["usage: python -m jaxrnn ", *words]:
-        assert word in (printed.err if status else printed.out)
+    came, *printed = run("jaxrnn.__main__", arguments)
+    assert came == status
+    assert all(word in printed[status > 0] for word in ["usage: python -m jaxrnn ", *words])
 
 
-def test_without_matplotlib_nothing_is_trained(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_matplotlib_nothing_is_trained(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert run("jaxrnn.__main__", "--plot laser.svg", monkeypatch) == 2
-    printed = capsys.readouterr()
-    assert f"--plot: needs matplotlib: {sys.executable} -m pip install matplotlib" in printed.err
-    assert printed.out == ""
+    needed = f"--plot: needs matplotlib: {sys.executable} -m pip install matplotlib"
+    status, printed, errors = run("jaxrnn.__main__", "--plot laser.svg")
+    assert (status, printed, needed in errors) == (2, "", True)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_one_another() -> None:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import pytest
@@ -17,33 +18,18 @@ ENOUGH = max(100, settings().max_examples)
 ALL = bad_calls.calls(SIZES[-1])
 
 
-class BadCall(NamedTuple):
-    """A call, the names of the arguments that are wrong, and how it is run."""
-
-    function: Callable[..., Any]
-    arguments: dict[str, Any]
-    names: list[str] = []  # noqa: RUF012
-    how: str = "plain"
-
-    def spoilt(self, place: tuple[Any, ...], value: Any) -> "BadCall":
-        """The call with a wrong value in a place."""
-        arguments = bad_calls.replaced(self.arguments, place, value)
-        name = [part for part in place if isinstance(part, str)][-1]
-        return self._replace(arguments=arguments, names=[*self.names, name])
-
-
-def assert_told(call: BadCall) -> None:
-    """The message or a note has the name of an argument that is wrong."""
-
-    def run() -> Any:
-        return call.function(**call.arguments)
-
+def assert_told(function: Any, arguments: Any, spoilt: Any, how: str = "plain") -> None:
+    """The message or a note has the name of an argument that has a wrong value in its place."""
+    for place, value in spoilt.items():
+        arguments = bad_calls.replaced(arguments, place, value)
+    names = [[part for part in place if isinstance(part, str)][-1] for place in spoilt]
     errors = (TypeError, ValueError, OverflowError)
-    with jax.disable_jit(call.how == "without jit"), pytest.raises(errors) as told:
-        jax.jit(run)() if call.how == "in jit" else run()
-    notes = getattr(told.value, "__notes__", [])
-    message = " ".join([str(told.value), *notes])
-    assert any(re.search(rf"(?<!\w){name}(?!\w)", message) for name in call.names), message
+    run: Any = partial(function, **arguments)
+    run = jax.jit(run) if how == "in jit" else run
+    with jax.disable_jit(how == "without jit"), pytest.raises(errors) as told:
+        run()
+    message = " ".join([str(told.value), *getattr(told.value, "__notes__", [])])
+    assert any(re.search(rf"(?<!\w){name}(?!\w)", message) for name in names), message
 
 
 @pytest.mark.parametrize("function", ALL, ids=lambda function: function.__name__)
@@ -51,27 +37,20 @@ def test_every_wrong_value_is_told(function: Callable[..., Any]) -> None:
     arguments, faults = ALL[function]
     for place, values in faults.items():
         for value in values:
-            assert_told(BadCall(function, arguments).spoilt(place, value))
-
-
-@st.composite
-def bad(draw: st.DrawFn) -> BadCall:
-    """Calls of any sizes in which one argument or two are wrong."""
-    calls = bad_calls.calls(draw(st.sampled_from(SIZES)))
-    function = draw(st.sampled_from(list(calls)))
-    arguments, faults = calls[function]
-    how = draw(st.sampled_from(["plain", "in jit", "without jit"]))
-    call = BadCall(function, arguments, how=how)
-    # Of two arguments: a fault within a fault may be right again, or fail before it is seen.
-    places = st.lists(
-        st.sampled_from(list(faults)), min_size=1, max_size=2, unique_by=lambda place: place[0]
-    )
-    for place in draw(places):
-        call = call.spoilt(place, draw(st.sampled_from(faults[place])))
-    return call
+            assert_told(function, arguments, {place: value})
 
 
 @settings(max_examples=ENOUGH, deadline=timedelta(seconds=30))
-@given(bad())
-def test_bad_calls_are_told_what_is_wrong(call: BadCall) -> None:
-    assert_told(call)
+@given(data=st.data())
+def test_bad_calls_are_told_what_is_wrong(data: st.DataObject) -> None:
+    """Of any sizes, in which one argument or two are wrong."""
+    calls = bad_calls.calls(data.draw(st.sampled_from(SIZES)))
+    function = data.draw(st.sampled_from(list(calls)))
+    arguments, faults = calls[function]
+    # Of two arguments: a fault within a fault may be right again, or fail before it is seen.
+    places = st.lists(
+        st.sampled_from(list(faults)), min_size=1, max_size=2, unique_by=lambda p: p[0]
+    )
+    spoilt = {place: data.draw(st.sampled_from(faults[place])) for place in data.draw(places)}
+    how = data.draw(st.sampled_from(["plain", "in jit", "without jit"]))
+    assert_told(function, arguments, spoilt, how)

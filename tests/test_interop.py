@@ -164,7 +164,7 @@ TAKES: dict[str, Callable[[Any], Any]] = {
 # How a message begins, with the name of the argument, and how it goes on for wrong values.
 WRONG: dict[str, dict[str, Any]] = {
     "TypeError: state_dict": {
-        "['bias_hh_l1'] must be no masked array": TORCH | {"bias_hh_l1": np.ma.masked_array(X[0])},
+        "['bias_hh_l1'] must be no masked array": TORCH | {"bias_hh_l1": np.ma.masked_array(X[0])}
     },
     "ValueError: state_dict": {
         "['weight_hh_l0'] must be of shape (16, 16), but is of shape (6, 3)": LSTM,
@@ -180,7 +180,7 @@ WRONG: dict[str, dict[str, Any]] = {
     },
     "TypeError: inputs": {"['R'] must be an array that NumPy can read": ONNX | RAGGED},
     "ValueError: inputs": {
-        "['W'] must have 1 or 2 directions, but has shape (3, ": ONNX | {"W": np.ones((3, 4, 3))},
+        "['W'] must have 1 or 2 directions, but has shape (3, ": ONNX | {"W": np.ones((3, 4, 3))}
     },
     "ValueError: params": {
         "['i'] must have an entry 'bias'": LINEN | {"i": {"kernel": PARAMS.wx}},
@@ -214,7 +214,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "[1] must have wx of shape (4, 4) for torch, but has (4, 5)": (PARAMS, UNLIKE),
     },
     "ValueError: layer": {
-        " must have wx of one shape for ONNX, but has [(3, 4), (2, 4)]": PAIR_UNLIKE,
+        " must have wx of one shape for ONNX, but has [(3, 4), (2, 4)]": PAIR_UNLIKE
     },
     "TypeError: last": {
         " must be a tuple or list, one state or pair a layer, but is of shape (2, 3)": X[:, 0],

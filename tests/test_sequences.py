@@ -1,7 +1,7 @@
 """Lengths, resets and reverse: each sequence of a batch runs as it does by itself.
 
 That values and gradients are the oracle's is in `test_derivatives.py`, vmap over lengths and resets
-in `test_transformations.py`, and shard_map over them in `on_devices.py`.
+in `test_fuzz.py`, and shard_map over them in `on_devices.py`.
 """
 
 from functools import partial
@@ -140,9 +140,12 @@ def test_running_on_is_running_whole(cut: int, reverse: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
 def test_traced_lengths_saturate(dtype: Any) -> None:
-    traced = jax.jit(lambda lengths: rnn_forward(PARAMS, X[0], H0[0], lengths=lengths))
+    """And need not hold the number of steps."""
+    traced = jax.jit(lambda lengths, x=X[0]: rnn_forward(PARAMS, x, H0[0], lengths=lengths))
+    some, long = np.array([5, 100, 127]), np.resize(X[0], (3, 300, 3))
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     with jax.enable_x64(dtype == np.int64):
+        assert_close(traced(some.astype(dtype), long), traced(some, long), 0.0)
         for out_of_range in ([low, 6, high], [low // 2 + 3, 6, high // 2 + 2]):
             expected = traced(np.clip(out_of_range, 0, 6).astype(dtype))
             assert_close(traced(np.array(out_of_range, dtype)), expected, 0.0)

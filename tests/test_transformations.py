@@ -1,4 +1,7 @@
-"""`vmap`, `jax.export`, explicit axes and no `jit` go through the functions unchanged."""
+"""`jax.export`, explicit axes and no `jit` go through the functions unchanged.
+
+That `vmap` does is in `test_fuzz.py`.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +14,7 @@ import pytest
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import oracle
-from tests import checked
-from tests.checked_calls import Call, as_checked
-from tests.helpers import LENGTHS, RESET_TO, RESETS, assert_close, numbers
+from tests.helpers import assert_close, numbers
 
 *WEIGHTS, X, H0 = jax.tree.map(np.float32, numbers((2, 4), (4, 4), (4,), (3, 6, 2), (3, 4)))
 PARAMS: Any = RNNParams(*WEIGHTS)
@@ -33,35 +34,6 @@ def gradient(params: RNNParams[Any], x: Any, h0: Any) -> Any:
 def stacked(params: RNNParams[Any], x: Any, h0: Any) -> Any:
     square = params._replace(wx=params.wh)
     return rnn_stacked((params, (square, square)), x, (h0, None))
-
-
-SETS, SEQUENCES = ["params.wx", "params.wh", "params.b"], ["x", "h0", "lengths", "resets"]
-# Maps, one around the other, the innermost first.
-MAPS: dict[str, list[tuple[str, list[str]]]] = {
-    "every pair": [("vmap", SEQUENCES), ("vmap", SETS)],
-    "wh along its last axis, and h0": [("vmap over last axes", ["params.wh", "h0"])],
-    "lengths of each set": [("vmap", ["lengths"]), ("vmap", SETS)],
-    "resets": [("vmap", ["resets"])],
-    "all": [("vmap", [*SETS, *SEQUENCES])],
-}
-
-
-@pytest.mark.parametrize("maps", MAPS)
-def test_vmap_is_a_loop(maps: str) -> None:
-    """Of the oracle's gradients."""
-    arrays = {"params": PARAMS, "x": X[0], "h0": H0[0], "reset_to": RESET_TO}
-    arrays |= {"lengths": LENGTHS[1, 0], "resets": RESETS[0, 0]}
-    arrays = jax.tree.map(lambda a: np.float64(a) if a.dtype == np.float32 else a, arrays)
-    by, reverse = [*SETS, "x", "h0"], {"reverse": True}
-    function = as_checked(Call(rnn_forward, arrays, reverse, reverse, 6, False))
-    function = checked.differentiated(function, "value_and_grad", by, [np.ones(4)], [])
-    for way, over in MAPS[maps]:
-        axis, args = checked.MAPS[way], function.args
-        stacks = {key: np.stack([np.roll(args[key], i) for i in range(3)], axis) for key in over}
-        stacks |= {"lengths": np.array([3, 5, 2])} if "lengths" in over else {}
-        function = checked.mapped(function, way, over, stacks)
-    with jax.enable_x64(True):
-        assert_close(jax.jit(function.run)(function.args), function.expected(function.args), 1e-12)
 
 
 @pytest.mark.parametrize("shape", [(4, 9, 0), (0, 9, 3)])
@@ -91,16 +63,17 @@ def test_a_rate_that_is_infinite_at_zero_reaches_nothing_from_the_padding() -> N
 @pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, None), (6, 3), (6, 2)])
 def test_without_jit_is_with_it(n_steps: int, every: int | None) -> None:
     """JAX would refuse a scan of no steps: of a sequence, or of what is left after all pieces."""
-    x = X[..., :n_steps, :]
+    params, x, h0 = jax.tree.map(np.float64, (PARAMS, X[..., :n_steps, :], H0))
 
     def results() -> Any:
         functions: list[Any] = [rnn_forward, rnn_states]
-        pieces = [f(PARAMS, x, H0, checkpoint_every=every) for f in functions]
-        return pieces, gradient(PARAMS, x, H0) if every is None else None
+        pieces = [f(params, x, h0, checkpoint_every=every) for f in functions]
+        return pieces, gradient(params, x, h0) if every is None else None
 
-    with jax.disable_jit():
-        without = results()
-    assert_close(without, jax.jit(results)(), 1e-6)
+    with jax.enable_x64(True):
+        with jax.disable_jit():
+            without = results()
+        assert_close(without, jax.jit(results)(), 1e-12)
 
 
 @pytest.mark.parametrize(("batch", "n_steps"), [(1, 6), (3, 6), (3, 3)])
