@@ -268,7 +268,8 @@ def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
       assert jnp.all(jnp.isfinite(gradient.wx))
       ```
     """
-    array, n_axes = as_array("array", array), jnp.ndim(lengths)
+    array, given = as_array("array", array), as_array("lengths", lengths, jnp.integer, "integers")
+    n_axes = given.ndim
     expected = f"of shape (*batch, n_steps, ...) with {n_axes} axes of the batch, as lengths have"
     require(array.ndim > n_axes, "array", expected, array, ValueError)
     check_lengths(lengths, array.shape[n_axes])

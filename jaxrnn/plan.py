@@ -132,7 +132,7 @@ def _is_small(params: Params, inputs: Inputs) -> bool:
     n_rows = [weights.shape[0] for weights in (params.wx, params.wh) if weights is not None]
     n = math.prod(inputs.h0.shape) * sum(n_rows)  # it may be symbolic
     is_wide = inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
-    is_few = isinstance(n, int) and n <= FEW_MULTIPLICATIONS and max(n_rows) <= FEW_ROWS
+    is_few = isinstance(n, int) and 0 < n <= FEW_MULTIPLICATIONS and max(n_rows) <= FEW_ROWS
     return is_few and is_wide
 
 

@@ -120,6 +120,7 @@ OTHERS: list[tuple[Callable[[], Any], str]] = [
     (lambda: mask(X, np.array([1])), r"lengths must be of shape \(\*batch,\) with batch"),
     (lambda: mask(X, np.array([1, 9, 2])), "lengths must be from 0 to n_steps = 5"),
     (lambda: mask(X[0, 0, 0], np.array(1)), r"array must be of shape \(\*batch, n_s"),
+    (lambda: mask(X, [[1], [2, 3]]), "lengths must be an array of integers .* but is a list"),
     (lambda: mask("text", 1), "array must be an array of real numbers"),
     (lambda: step(B, B[:3]), r"^x_t must be .* but is of shape \(3,\)"),
     (lambda: step(B[:3], X[0, 0]), r"^h must be .* n_nodes = 4 to fit params.wh .* shape \(3,\)"),

@@ -45,6 +45,11 @@ def test_values_are_the_oracles(dtype: Any, tolerance: float, activation: str, d
     assert_close(as_float64, tuple(expected), tolerance)
 
 
+def test_neither_features_nor_nodes() -> None:
+    nothing = RNNParams(*(np.zeros(shape, np.float32) for shape in ((0, 0), (0, 0), (0,))))
+    assert rnn_states(nothing, np.zeros((2, 6, 0), np.float32)).h.shape == (2, 6, 0)
+
+
 @pytest.mark.parametrize("leak", [None, numbers((2, 3, 6, 4), seed=2)[0]], ids=["", "leak"])
 def test_steps_one_by_one_are_the_states(leak: Any) -> None:
     h: Any = H0
