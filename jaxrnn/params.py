@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
 
@@ -95,6 +96,18 @@ class Draws(TypedDict, total=False):
     dtype: DTypeLike
 
 
+class _Shown(partial[jax.Array]):
+    """An initialiser that prints as a person would write it, in `help`."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+_NORMAL, _ONES = _Shown(normal(0.01)), _Shown(ones)
+_NORMAL.name, _ONES.name = "normal(0.01)", "ones"
+
 # What a network that is to be trained is drawn with: `init_params(key, 3, 16, **LEARNABLE)`.
 _LEARNABLE = {"wx_init": glorot_uniform(), "wh_init": orthogonal(), "b_init": zeros}
 LEARNABLE = MappingProxyType[str, Any](_LEARNABLE)  # which nobody can change for others
@@ -105,9 +118,9 @@ def init_params(
     n_features: int | None,
     n_nodes: int,
     *,
-    wx_init: Initializer = normal(0.01),
-    wh_init: Initializer = normal(0.01),
-    b_init: Initializer | None = ones,
+    wx_init: Initializer = _NORMAL,
+    wh_init: Initializer = _NORMAL,
+    b_init: Initializer | None = _ONES,
     dtype: DTypeLike = float,
 ) -> RNNParams[jax.Array]:
     """Draw the parameters of a network with `n_features` inputs and `n_nodes` nodes.
