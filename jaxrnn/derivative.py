@@ -141,7 +141,10 @@ def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) 
     h_tm1 = jax.lax.optimization_barrier(h_tm1)
     steps = rule.inputs.steps.cut(first, size).time_first()
     r = rates(rule.plan, start_of(steps, h_tm1, rule.inputs.reset_to))
-    return _known(rule, steps, r, dx, jnp.matmul if rule.plan.shared else _product_of_rows)
+    # Rows in one axis would make XLA gather a batch that devices share. `in_shardings` alone may
+    # share a small one too, for which both take as long (jax 0.12).
+    matmul = rule.plan.shared or rule.plan.as_sums
+    return _known(rule, steps, r, dx, jnp.matmul if matmul else _product_of_rows)
 
 
 def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:

@@ -117,7 +117,7 @@ def test_only_the_gradients_of_a_shared_batch_are_summed(
 ) -> None:
     """Neither its values nor parameter sets need communication.
 
-    If `in_shardings` alone say that the batch is shared, and its type does not, XLA may gather.
+    Nor if `in_shardings` alone say that the batch is shared, and its type does not.
     """
     sizes, specs = SHARES[share]
     params, gradient = network(jax.random.key(0), n_nodes), jax.value_and_grad(loss)
@@ -131,7 +131,7 @@ def test_only_the_gradients_of_a_shared_batch_are_summed(
     if options is WITHOUT:
         by = tuple(NamedSharding(on, spec) for spec in (*specs, specs[1]))
         compiled = jax.jit(gradient, in_shardings=by).lower(params, X, options).compile()
-        assert communication(compiled).keys() - {"all-gather"} == {"all-reduce"}
+        assert communication(compiled).keys() == {"all-reduce"}
         assert_close(compiled(*args), expected, 1e-6)
     if share == "batch":
         assert communication(jax.jit(rnn_forward).lower(*args[:2]).compile()) == {}
