@@ -10,6 +10,7 @@ import jax
 
 from jaxrnn.arguments import check_lengths, check_static
 from jaxrnn.inputs import DEFAULTS, STATIC
+from jaxrnn.params import shown
 from jaxrnn.sharing import mesh_of, on_mesh_of
 
 # What others call an argument, and what serves here.
@@ -86,23 +87,12 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     *own, last = signature(function).parameters.values()
     defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
     own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
-    own = [
-        each.replace(default=_Shown(each.default)) if hasattr(each.default, "__wrapped__") else each
-        for each in own
-    ]
-    return {each.name: each.replace(annotation=each.empty) for each in own}
-
-
-class _Shown(partial[Any]):
-    """A function as a default, which equals it, and prints as a person would write it."""
-
-    __hash__ = partial.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self.func is other
-
-    def __repr__(self) -> str:
-        return f"{self.func.__module__}.{self.func.__name__}"
+    for i, each in enumerate(own):
+        default = each.default
+        if hasattr(default, "__wrapped__"):
+            default = shown(default, f"{default.__module__}.{default.__name__}")
+        own[i] = each.replace(default=default, annotation=each.empty)
+    return {each.name: each for each in own}
 
 
 def _is_constant(option: Any) -> bool:

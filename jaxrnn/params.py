@@ -96,17 +96,27 @@ class Draws(TypedDict, total=False):
     dtype: DTypeLike
 
 
-class _Shown(partial[jax.Array]):
-    """An initialiser that prints as a person would write it, in `help`."""
+class _Shown(partial[Any]):
+    """A function as a default, which equals it, and prints in `help` as a person would write it."""
 
     name: str
+    __hash__ = partial.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self.func is other
 
     def __repr__(self) -> str:
         return self.name
 
 
-_NORMAL, _ONES = _Shown(normal(0.01)), _Shown(ones)
-_NORMAL.name, _ONES.name = "normal(0.01)", "ones"
+def shown(function: Callable[..., Any], name: str) -> _Shown:
+    """The function as a default of that name."""
+    default = _Shown(function)
+    default.name = name
+    return default
+
+
+_NORMAL, _ONES = shown(normal(0.01), "normal(0.01)"), shown(ones, "ones")
 
 # What a network that is to be trained is drawn with: `init_params(key, 3, 16, **LEARNABLE)`.
 _LEARNABLE = {"wx_init": glorot_uniform(), "wh_init": orthogonal(), "b_init": zeros}
