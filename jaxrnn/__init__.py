@@ -20,17 +20,6 @@ from jaxrnn.recurrence import RNNStates
 
 __version__ = "0.3.0"
 
-__all__ = [
-    "LEARNABLE",
-    "LayerStates",
-    "RNNParams",
-    "RNNStates",
-    "init_params",
-    "init_stacked",
-    "mask_padding",
-    "rnn_bidirectional",
-    "rnn_forward",
-    "rnn_stacked",
-    "rnn_states",
-    "rnn_step",
-]
+__all__ = ["LEARNABLE", "LayerStates", "RNNParams", "RNNStates", "init_params", "init_stacked"]
+__all__ += ["mask_padding", "rnn_bidirectional", "rnn_forward", "rnn_stacked", "rnn_states"]
+__all__ += ["rnn_step"]

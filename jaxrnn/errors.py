@@ -24,19 +24,21 @@ def check_shape(
 ) -> None:
     """Require the axes that words name: of the sizes that are given, of any where none is.
 
-    A first word `*batch` is any number of axes, or those in `sizes["batch"]`. An array that
-    `broadcasts` may lack first axes, and each may have one entry.
+    A first word with a star is any number of axes; `*batch` those in `sizes["batch"]`, if given.
+    What has the same word has the same size. An array that `broadcasts` may lack first axes, and
+    each may have one entry.
     """
-    words, shape = axes.split(), array.shape
-    batch = sizes.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
-    wanted = [n for word in words for n in (batch if word == "*batch" else [sizes.get(word)])]
-    pairs = zip(reversed(shape), reversed(wanted), strict=False)
-    fits = all(want is None or size == want or (broadcasts and size == 1) for size, want in pairs)
-    fits &= len(shape) == len(wanted) or (broadcasts and len(shape) < len(wanted))
     expected = "broadcastable to" if broadcasts else "of shape"
-    expected += f" ({', '.join(words)}{',' * (len(words) == 1)})"
+    expected += f" ({axes.replace(' ', ', ')}{',' * (' ' not in axes)})"
     if sizes:
         expected += " with " + ", ".join(f"{word} = {size}" for word, size in sizes.items())
+    words, shape = axes.split(), array.shape
+    first = sizes.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
+    wanted = [*first, *words[1:]] if words[0][0] == "*" else words
+    pairs = zip(reversed(shape), reversed(wanted), strict=False)
+    sized = [(n, sizes.setdefault(w, n) if isinstance(w, str) else w) for n, w in pairs]
+    fits = all(n == size or (broadcasts and n == 1) for n, size in sized)
+    fits &= len(shape) == len(wanted) or (broadcasts and len(shape) < len(wanted))
     require(fits, name, f"{expected} {fit}".rstrip(), array, ValueError)
 
 

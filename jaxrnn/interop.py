@@ -106,7 +106,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrnn.arguments import check_params, check_square
-from jaxrnn.errors import require
+from jaxrnn.errors import check_shape, require
 from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
 
@@ -213,11 +213,11 @@ def from_flat(flat: Mapping[str, Any]) -> RNNParams[Array] | tuple[Layer[Array],
 
 
 def _take_network(rest: dict[str, Any], start: str) -> RNNParams[Array]:
-    wh = _take(rest, "flat", f"{start}wh", ("*sets", "n_nodes", "n_nodes"))
-    shapes = {"wx": ("*sets", "n_features", wh.shape[-1]), "b": ("*sets", wh.shape[-1])}
+    sizes: dict[str, int] = {}
+    wh = _take(rest, "flat", f"{start}wh", "*sets n_nodes n_nodes", sizes)
     wx, b = (
-        _take(rest, "flat", start + field, shape) if start + field in rest else None
-        for field, shape in shapes.items()
+        _take(rest, "flat", start + field, axes, sizes) if start + field in rest else None
+        for field, axes in (("wx", "*sets n_features n_nodes"), ("b", "*sets n_nodes"))
     )
     return RNNParams(wx, wh, b)
 
@@ -259,24 +259,22 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     suffixes = ("", "_reverse") if two else ("",)
     biased = any(str(key).startswith("bias_") for key in rest)
     layers: list[Layer[Array]] = []
-    n_features: int | str = "n_features"
+    sizes: dict[str, int] = {}
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
     for i in range(1 if is_cell else max(depths, default=0) + 1):
         directions: list[RNNParams[Array]] = []
         for suffix in suffixes:
             place = "" if is_cell else f"_l{i}{suffix}"
-            size = len(directions[0].wh) if directions else "n_nodes"
-            wx = _take(rest, "state_dict", f"weight_ih{place}", (size, n_features))
-            n_nodes, n_features = wx.shape
-            wh = _take(rest, "state_dict", f"weight_hh{place}", (n_nodes, n_nodes))
+            wx = _take(rest, "state_dict", f"weight_ih{place}", "n_nodes n_features", sizes)
+            wh = _take(rest, "state_dict", f"weight_hh{place}", "n_nodes n_nodes", sizes)
             b = None
             if biased:
                 keys = [f"bias_{kind}{place}" for kind in ("ih", "hh")]
-                b_ih, b_hh = (_take(rest, "state_dict", key, (n_nodes,)) for key in keys)
+                b_ih, b_hh = (_take(rest, "state_dict", key, "n_nodes", sizes) for key in keys)
                 b = b_ih + b_hh
             directions.append(RNNParams(wx.T, wh.T, b))
         layers.append(directions[0] if len(suffixes) == 1 else (directions[0], directions[1]))
-        n_features = sum(len(params.wh) for params in directions)
+        sizes = {"n_features": sum(len(params.wh) for params in directions)}
     _refuse_others("state_dict", rest)
     return tuple(layers)
 
@@ -354,12 +352,14 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
       ```
     """
     rest = _entries("inputs", inputs)
-    w = _take(rest, "inputs", "W", ("n_directions", "n_nodes", "n_features"))
+    sizes: dict[str, int] = {}
+    w = _take(rest, "inputs", "W", "n_directions n_nodes n_features", sizes)
     n_directions, n_nodes, _ = w.shape
     if n_directions not in (1, 2):
         raise ValueError(f"inputs['W'] must have 1 or 2 directions, but has shape {w.shape}")
-    r = _take(rest, "inputs", "R", (n_directions, n_nodes, n_nodes))
-    b = _take(rest, "inputs", "B", (n_directions, 2 * n_nodes)) if "B" in rest else None
+    r = _take(rest, "inputs", "R", "n_directions n_nodes n_nodes", sizes)
+    sizes["n_biases"] = 2 * n_nodes
+    b = _take(rest, "inputs", "B", "n_directions n_biases", sizes) if "B" in rest else None
     _refuse_others("inputs", rest)
     layer = [
         RNNParams(w[i].T, r[i].T, None if b is None else b[i, :n_nodes] + b[i, n_nodes:])
@@ -511,10 +511,10 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
       ```
     """
     rest = _entries("weights", weights)
-    wx = _take(rest, "weights", "kernel", ("n_features", "n_nodes"))
-    n_nodes = wx.shape[1]
-    wh = _take(rest, "weights", "recurrent_kernel", (n_nodes, n_nodes))
-    b = _take(rest, "weights", "bias", (n_nodes,)) if "bias" in rest else None
+    sizes: dict[str, int] = {}
+    wx = _take(rest, "weights", "kernel", "n_features n_nodes", sizes)
+    wh = _take(rest, "weights", "recurrent_kernel", "n_nodes n_nodes", sizes)
+    b = _take(rest, "weights", "bias", "n_nodes", sizes) if "bias" in rest else None
     _refuse_others("weights", rest)
     return RNNParams(wx, wh, b)
 
@@ -627,14 +627,14 @@ def _from_flax(
         if key not in rest:
             raise ValueError(f"{name} must have an entry {key!r}, but has {list(nested)}")
     into, within = (_entries(f"{name}[{key!r}]", rest.pop(key)) for key in (i, h))
-    wx = _take(into, f"{name}[{i!r}]", "kernel", ("n_features", "n_nodes"))
-    n_nodes = wx.shape[1]
-    b = _take(into, f"{name}[{i!r}]", "bias", (n_nodes,))
-    wh = _take(within, f"{name}[{h!r}]", "kernel", (n_nodes, n_nodes))
+    sizes: dict[str, int] = {}
+    wx = _take(into, f"{name}[{i!r}]", "kernel", "n_features n_nodes", sizes)
+    b = _take(into, f"{name}[{i!r}]", "bias", "n_nodes", sizes)
+    wh = _take(within, f"{name}[{h!r}]", "kernel", "n_nodes n_nodes", sizes)
     for where, left in ((name, rest), (f"{name}[{i!r}]", into), (f"{name}[{h!r}]", within)):
         _refuse_others(where, left)
     # act(x wx + h wh + h + b) has wh + 1. int8 promotes to all dtypes but bool and unsigned ones.
-    return RNNParams(wx, wh + np.eye(n_nodes, dtype=np.int8) if residual else wh, b)
+    return RNNParams(wx, wh + np.eye(len(wh), dtype=np.int8) if residual else wh, b)
 
 
 def _to_flax(params: RNNParams[Any], i: str, h: str, residual: bool) -> dict[str, dict[str, Array]]:
@@ -650,22 +650,17 @@ def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return dict(mapping)
 
 
-def _take(rest: dict[str, Any], name: str, key: str, shape: tuple[int | str, ...]) -> Array:
-    """Take out an array of a shape, in which each word stands for a size, and `*sets` for any."""
+def _take(rest: dict[str, Any], name: str, key: str, axes: str, sizes: dict[str, int]) -> Array:
+    """Take out an array, with axes as `check_shape` names them; sizes not yet known are added."""
     if key not in rest:
         raise ValueError(
             f"{name} must have an entry {key!r}; besides those read it has {list(rest)}"
         )
-    array = _array(f"{name}[{key!r}]", rest.pop(key))
-    axes = shape[1:] if shape[0] == "*sets" else shape
-    sizes = array.shape if axes == shape else array.shape[-len(axes) :]
-    known: dict[str, int] = {}
-    fits = len(sizes) == len(axes) and all(
-        size == (known.setdefault(axis, size) if isinstance(axis, str) else axis)
-        for size, axis in zip(sizes, axes, strict=True)
-    )
-    expected = f"of shape ({', '.join(map(str, shape))})"
-    require(fits, f"{name}[{key!r}]", expected, array, ValueError)
+    array, words = _array(f"{name}[{key!r}]", rest.pop(key)), axes.split()
+    known: Any = {word: sizes[word] for word in words if word in sizes}
+    check_shape(f"{name}[{key!r}]", array, axes, **known)
+    found = zip(reversed(words), reversed(array.shape), strict=False)
+    sizes |= {word: size for word, size in found if word[0] != "*"}
     return array
 
 

@@ -167,9 +167,11 @@ WRONG: dict[str, dict[str, Any]] = {
         "['bias_hh_l1'] must be no masked array": TORCH | {"bias_hh_l1": np.ma.masked_array(X[0])}
     },
     "ValueError: state_dict": {
-        "['weight_hh_l0'] must be of shape (16, 16), but is of shape (6, 3)": LSTM,
-        "['weight_ih_l1'] must be of shape (n_nodes, 8), but": TORCH | {"weight_ih_l1": X[0]},
-        "['weight_ih_l0_reverse'] must be of shape (4, 3), but is of shape (5, 3)": TORCH | WIDER,
+        "['weight_hh_l0'] must be of shape (n_nodes, n_nodes) with n_nodes = 16, but": LSTM,
+        "['weight_ih_l1'] must be of shape (n_nodes, n_features) with n_features = 8": TORCH
+        | {"weight_ih_l1": X[0]},
+        "['weight_ih_l0_reverse'] must be of shape (n_nodes, n_features) with n_nodes": TORCH
+        | WIDER,
         " must have an entry 'weight_ih_l0'; besides those read it has ['rnn.weight_ih_l0', ": {
             f"rnn.{key}": entry for key, entry in TORCH.items()
         },
@@ -202,10 +204,10 @@ WRONG: dict[str, dict[str, Any]] = {
             FLAT | {"layers.0.wh": X[0]}
         ),
         "['wh'] must be of shape (*sets, n_nodes, n_nodes), but is of shape (3,)": {"wh": X[0, 0]},
-        "['layers.1.backward.wx'] must be of shape (*sets, n_features, 4), but is of shape (2, ": (
+        "['layers.1.backward.wx'] must be of shape (*sets, n_features, n_nodes) with n_n": (
             FLAT | {"layers.1.backward.wx": X}
         ),
-        "['layers.0.backward.b'] must be of shape (*sets, 4), but is of shape (3,)": (
+        "['layers.0.backward.b'] must be of shape (*sets, n_nodes) with n_nodes = 4, but": (
             [(PAIR[0], PAIR[1]._replace(b=X[0, 0]))]
         ),
     },
