@@ -1,20 +1,20 @@
 """The public functions of the vanilla RNN: one step, the last state, all states, and padding."""
 
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn import running
-from jaxrnn.arguments import as_array, as_padding, check_lengths, prepare_step
+from jaxrnn.arguments import as_array, as_padding, check_lengths, prepare_run, prepare_step
+from jaxrnn.derivative import loop_by_rule
 from jaxrnn.errors import require
-from jaxrnn.inputs import Function, Options, zero_where
+from jaxrnn.inputs import DEFAULTS, Function, Inputs, Options, zero_where
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
-from jaxrnn.plan import Plan
-from jaxrnn.recurrence import RNNStates, cell, settle
+from jaxrnn.plan import Plan, plan_for
+from jaxrnn.recurrence import RNNStates, Trajectory, cell, in_segments, loop, settle
 
 
 @partial(jitted, has_loop=False)
@@ -175,7 +175,7 @@ def rnn_forward(
       assert temporary_bytes(141) < temporary_bytes(None) / 20
       ```
     """
-    return running.run(params, x, h0, **options).last
+    return run(params, x, h0, **options).last
 
 
 @jitted
@@ -229,7 +229,7 @@ def rnn_states(
       assert jnp.allclose(h[4:], rnn_states(params, packed[4:]).h, atol=1e-5)
       ```
     """
-    return running.run(params, x, h0, **options).states()
+    return run(params, x, h0, **options).states()
 
 
 def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
@@ -275,3 +275,43 @@ def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
     check_lengths(lengths, array.shape[n_axes])
     is_padding = as_padding(lengths, array, array.shape[:n_axes], "array")
     return zero_where(jnp.expand_dims(is_padding, range(n_axes + 1, array.ndim)), array)
+
+
+def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
+    """Run every step of a network.
+
+    With `checkpoint_every` in segments: the backward pass keeps the states before them, and
+    computes the others again (Griewank, "Achieving logarithmic growth of temporal and spatial
+    complexity in reverse automatic differentiation", Optimization Methods and Software 1 (1992),
+    35-54, with a single level).
+    """
+    options = DEFAULTS | options  # an option that is not given has its default
+    params, inputs = prepare_run(params, x, h0, options)
+    n_steps, every = inputs.n_steps, options["checkpoint_every"]
+    if every is None or n_steps <= every:
+        return _as_planned(params, inputs, options)
+
+    def segment(size: int, h: jax.Array, now: Any) -> Any:
+        # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
+        part = inputs._replace(steps=inputs.steps.cut(now[0], size), h0=h)
+        last, *states = _as_planned(params, part, options)
+        return last, states
+
+    def run_segment(size: int, *now: Any) -> Any:
+        # A partial, not `static_argnums`, with which jax 0.10 keeps what an activation has read.
+        return jax.checkpoint(partial(segment, size), prevent_cse=False)(*now)
+
+    last, states = in_segments(run_segment, inputs.h0, None, n_steps, every, options["reverse"])
+    return Trajectory(last, *states)
+
+
+def _as_planned(params: Params, inputs: Inputs, options: Any) -> Trajectory:
+    """Run every step in one segment, as planned."""
+    if inputs.n_steps == 0:  # with `jax.disable_jit` a scan needs one
+        nothing = inputs.h0[None][:0]
+        return Trajectory(inputs.h0, nothing, nothing, None)
+    plan = plan_for(params, inputs, options)
+    inputs = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), inputs)
+    last, *states = (loop_by_rule if plan.by_rule else loop)(plan, params, inputs)
+    expand = partial(jax.lax.expand_dims, dimensions=[axis + 1 for axis in plan.squeezed])
+    return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))

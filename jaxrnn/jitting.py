@@ -43,40 +43,41 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
     vars(function).update(__signature__=Signature([*parameters.values()]))  # `wraps` copies it
 
     @wraps(function)
-    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+    def traced(*args: Any, **kwargs: Any) -> Any:
         with on_mesh_of((args, kwargs)):
             return function(*args, **kwargs)
 
     compiled: Any = jax.jit(traced, static_argnames=static)
 
-    def with_options(args: Any, kwargs: Any) -> Any:
-        called = function.__name__
+    def check(args: Any, kwargs: Any) -> None:
+        called = f"{function.__name__}()"
         for name in kwargs.keys() - parameters:
             ours = f" (here: {OTHER_NAMES[name]})" if name in OTHER_NAMES else ""
-            raise TypeError(f"{called}() got an unexpected keyword argument {name!r}{ours}")
+            raise TypeError(f"{called} got an unexpected keyword argument {name!r}{ours}")
         if len(args) > len(positional):
             takes = f"takes {len(positional)} arguments by position ({', '.join(positional)})"
-            raise TypeError(f"{called}() {takes} and options by name, but {len(args)} came")
+            raise TypeError(f"{called} {takes} and options by name, but {len(args)} came")
         check_static(kwargs)
-        arguments = dict(zip(parameters, args, strict=False)) | kwargs
-        x_shape: Any = getattr(arguments.get("x"), "shape", ())
-        check_lengths(arguments.get("lengths"), x_shape[-2] if len(x_shape) > 1 else None)
-        given = {name: kwargs.pop(name) for name in static if name in kwargs}
-        if all(map(_is_constant, given.values())):
-            return compiled(*args, **given, **kwargs)
-        program: Any = partial(traced, **given)
-        if has_loop or mesh_of((args, kwargs)) is not None:
-            program = jax.jit(program)  # a program of its own, which dies with the call
-        return program(*args, **kwargs)
+        arguments = dict(zip(positional, args, strict=False)) | kwargs
+        shape = None, None, *getattr(arguments.get("x"), "shape", ())
+        check_lengths(kwargs.get("lengths"), shape[-2])
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        program, arrays = compiled, kwargs
+        if kwargs or len(args) > len(positional):  # else it is to cost what a jitted loop costs
+            check(args, kwargs)
+            given = {name: kwargs[name] for name in static if name in kwargs}
+            if not all(map(_is_constant, given.values())):
+                arrays = {name: kwargs[name] for name in kwargs.keys() - given}
+                program = partial(traced, **given)
+                if has_loop or mesh_of((args, arrays)) is not None:
+                    program = jax.jit(program)  # a program of its own, which dies with the call
         try:
-            # The usual call is to cost what a jitted loop costs.
-            usual = not kwargs and len(args) <= len(positional)
-            return compiled(*args) if usual else with_options(args, kwargs)
-        except TypeError as error:
-            _note_what_jax_refuses(error, dict(zip(parameters, args, strict=False)) | kwargs)
+            return program(*args, **arrays)
+        except TypeError:
+            # What JAX refuses before it traces need not have a name in its message.
+            jax.eval_shape(lambda: function(*args, **kwargs))
             raise
 
     return call
@@ -100,14 +101,3 @@ def _is_constant(option: Any) -> bool:
     module = getattr(option, "__module__", None) or ""
     own = getattr(sys.modules.get(module), str(getattr(option, "__name__", "")), None)
     return not callable(option) or (module.split(".")[0] == "jax" and own is option)
-
-
-def _note_what_jax_refuses(error: TypeError, arguments: dict[str, Any]) -> None:
-    """Name an argument that JAX does not take at all; its own message may have no name."""
-    arrays = {name: each for name, each in arguments.items() if name not in STATIC}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        try:
-            jax.eval_shape(lambda _: None, leaf)
-        except (TypeError, OverflowError):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            error.add_note(f"{name} must be an array of real numbers")

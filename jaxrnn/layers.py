@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn import running
 from jaxrnn.errors import noting, require
+from jaxrnn.forward import run
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
 from jaxrnn.jitting import jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, named, split_key
@@ -224,14 +224,14 @@ def rnn_stacked(
 def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[list[jax.Array], Any]:
     """The states of a layer in each of its directions, and its last states."""
     if isinstance(layer, RNNParams):
-        trajectory = running.run(layer, x, h0, **options)
+        trajectory = run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
     h0, runs = (None, None) if h0 is None else h0, list[Any]()
     check_sequence("h0", h0, "one for each direction", 2)
     for i, name in enumerate(("forward", "backward")):
         turned: Options = {**options, "reverse": options.get("reverse", False) != (i == 1)}
         with noting(f"in the {name} direction"), jax.named_scope(name):
-            runs.append(running.run(layer[i], x, h0[i], **turned))
+            runs.append(run(layer[i], x, h0[i], **turned))
     sizes, same = [each.last.shape[-1] for each in runs], "the same in both directions of params"
     require(sizes[0] == sizes[1], "n_nodes", same, sizes, ValueError)
     return [each.states().h for each in runs], tuple(each.last for each in runs)

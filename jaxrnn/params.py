@@ -96,24 +96,9 @@ class Draws(TypedDict, total=False):
     dtype: DTypeLike
 
 
-class _Shown(partial[Any]):
-    """A function as a default, which equals it, and prints in `help` as a person would write it."""
-
-    name: str
-    __hash__ = partial.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or self.func is other
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-def shown(function: Callable[..., Any], name: str) -> _Shown:
-    """The function as a default of that name."""
-    default = _Shown(function)
-    default.name = name
-    return default
+def shown(function: Callable[..., Any], name: str) -> Any:
+    """The function as a default, which prints in `help` as a person would write it."""
+    return type("Default", (partial,), {"__repr__": lambda _: name})(function)
 
 
 _NORMAL, _ONES = shown(normal(0.01), "normal(0.01)"), shown(ones, "ones")

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, running
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
+from jaxrnn.forward import run
 from jaxrnn.testing import oracle
 
 # Whether all cases are run, also those that take minutes.
@@ -212,7 +213,7 @@ WAYS: dict[str, Callable[..., Any]] = {
 
 def every_value(params: Any, x: Any, h0: Any, **options: Any) -> tuple[Any, Any, Any]:
     """What `rnn_forward` and `rnn_states` give, last, a and h, by one loop to compile."""
-    out = running.run(params, x, h0, **options)
+    out = run(params, x, h0, **options)
     return out.last, *out.states()
 
 
