@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.errors import check_shape, noting, require
+from jaxrnn.errors import AN_RNN_PARAMS, check_shape, noting, require
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Function, Inputs, Steps, zero_where
 from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.sharing import alike
@@ -47,33 +47,39 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
         raise ValueError("reset_to is given without resets, which say where it is used")
     if resets is not None and h0 is not None and reset_to is None:
         raise ValueError("resets and h0 are given without reset_to: is it zero, or h0 itself?")
-    given, optional = x, {"h0": h0, "reset_to": reset_to, "leak": options["leak"]}
-    params, (x, h0, reset_to, leak) = promote(params, {"x": x}, optional)
+    h0, reset_to = (0.0 if state is None else state for state in (h0, reset_to))
+    given = {"x": x, "h0": h0, "reset_to": reset_to, "leak": options["leak"]}
+    params, (x, h0, reset_to, leak) = promote(params, given)
     _check_features("x", x, "*batch n_steps n_features", params)
-    _check_symbolic(x, options)
-    batch, n_nodes, fit = x.shape[:-2], params.wh.shape[1], f"to fit x of shape {x.shape}"
-    is_padding = None if lengths is None else as_padding(lengths, x, batch, "x")[..., None]
+    n_steps, n_nodes = x.shape[-2], params.wh.shape[1]
+    for name in ("unroll", "checkpoint_every"):
+        fits = isinstance(n_steps, int) or options[name] is None
+        expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
+        require(fits, name, expected, options[name], ValueError)
+    sizes: Any = {"batch": x.shape[:-2], "n_steps": n_steps, "n_nodes": n_nodes}
+    is_padding = None if lengths is None else as_padding(lengths, x, x.shape[:-2], "x")[..., None]
     if resets is not None:
         resets = as_array("resets", resets, jnp.bool_, "bools (astype(bool) makes some of 0 and 1)")
-        check_shape("resets", resets, "*batch n_steps", fit, batch=batch, n_steps=x.shape[-2])
+        check_shape("resets", resets, "*batch n_steps", f"to fit x of shape {x.shape}", **sizes)
         resets = resets[..., None]
-    h0, reset_to = _as_state("h0", h0, x, n_nodes), _as_state("reset_to", reset_to, x, n_nodes)
-    leak_of_steps, leak = _as_leaks(leak, x, n_nodes)
-    if any(getattr(each, "dtype", x.dtype) != x.dtype for each in (given, options["leak"])):
+    h0 = _broadcasting("h0", h0, "*batch n_nodes", sizes)
+    reset_to = _broadcasting("reset_to", reset_to, "*batch n_nodes", sizes)
+    leak, leak_of_steps = _broadcasting("leak", leak, "*batch n_steps n_nodes", sizes), None
+    if leak is not None:
+        leak, leak_of_steps = (None, leak) if leak.shape[-2] == n_steps else (leak[..., 0, :], None)
+    if any(getattr(each, "dtype", x.dtype) != x.dtype for each in (given["x"], given["leak"])):
         # A conversion is a copy, in which `jax.debug_nans` would find the NaN of the padding.
         x, leak_of_steps = jax.tree.map(partial(zero_where, is_padding), (x, leak_of_steps))
     steps = Steps(x, leak_of_steps, resets, is_padding)
     inputs = Inputs(steps, h0, None if resets is None else reset_to, leak)
-    like = jax.ShapeDtypeStruct((*batch, n_nodes), x.dtype)
-    returned = check_functions(options["activation"], options["rate"], like, params)
-    return alike(params, inputs, batch, returned)
+    return _checked(params, inputs, x.shape[:-2], options["activation"], options["rate"])
 
 
 def prepare_step(
     params: Params, h: Any, x_t: Any, leak: Any, activation: Function, rate: Function | None
 ) -> tuple[Params, Inputs]:
     """The same for a run of one step; the batch axes of state and input broadcast."""
-    params, (h, x_t, leak) = promote(params, {"h": h, "x_t": x_t}, {"leak": leak})
+    params, (h, x_t, leak) = promote(params, {"h": h, "x_t": x_t, "leak": leak})
     n_nodes = params.wh.shape[1]
     _check_features("x_t", x_t, "*batch n_features", params)
     fit = f"to fit params.wh of shape {params.wh.shape}"
@@ -81,28 +87,52 @@ def prepare_step(
     with noting(f"in the batch axes of h, of shape {h.shape}, and of x_t, of shape {x_t.shape}"):
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
     h, x_t = (jax.lax.broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
-    leak = _broadcasting("leak", leak, "*batch n_nodes", batch=batch, n_nodes=n_nodes)
-    params, inputs = alike(params, Inputs(Steps(x_t), h, None, leak), batch, [])
-    check_functions(activation, rate, jax.ShapeDtypeStruct(inputs.h0.shape, h.dtype), params)
-    return params, inputs
+    leak = _broadcasting("leak", leak, "*batch n_nodes", {"batch": batch, "n_nodes": n_nodes})
+    return _checked(params, Inputs(Steps(x_t), h, None, leak), batch, activation, rate)
 
 
-def promote(
-    params: Params, required: dict[str, Any], optional: dict[str, Any]
-) -> tuple[Params, list[Any]]:
-    """Convert everything to arrays of one common floating dtype; what is optional may be None."""
-    require(isinstance(params, RNNParams), "params", "an RNNParams", params)
-    given = required | {"params.wh": params.wh}
-    others = optional | {"params.wx": params.wx, "params.b": params.b}
-    given |= {name: each for name, each in others.items() if each is not None}
-    arrays = {name: as_array(name, each) for name, each in given.items()}
+def _checked(
+    params: Params, inputs: Inputs, batch: Any, activation: Function, rate: Function | None
+) -> tuple[Params, Inputs]:
+    """With functions that keep shape and dtype, and all arrays shared in one way.
+
+    A rate may return fewer entries than there are nodes, or more: as many as `wh` has rows.
+    """
+    if rate is None:
+        check_square(params)
+    like = jax.ShapeDtypeStruct((*batch, params.wh.shape[1]), inputs.h0.dtype)
+    returned = [_returned("activation", activation, like, like.shape)]
+    if rate is not None:
+        returned += [_returned("rate", rate, like, (*batch, len(params.wh)))]
+    return alike(params, inputs, like.shape, returned)
+
+
+def _returned(name: str, function: Function, like: Any, shape: tuple[int, ...]) -> Any:
+    """The type of what a function returns, which must be of that shape and the same dtype."""
+    takes = f"takes {like.dtype}{like.shape}, (*batch, n_nodes), as a traced array"
+    with noting(f"in {name}, which {takes} (use jax.numpy, not NumPy)"):
+        # In a partial, as JAX needs weak references to what it traces. Not all callables have.
+        out = jax.eval_shape(partial(function), like)
+    came = getattr(out, "shape", None), getattr(out, "dtype", None)
+    expected = f"{like.dtype}{shape}, as it takes {like.dtype}{like.shape}"
+    require(came == (shape, like.dtype), f"what {name} returns", expected, out)
+    return out
+
+
+def promote(params: Params, given: dict[str, Any]) -> tuple[Params, list[Any]]:
+    """Convert everything to arrays of one common floating dtype; what may be None stays None."""
+    require(isinstance(params, RNNParams), "params", AN_RNN_PARAMS, params)
+    every = given | {f"params.{field}": each for field, each in params._asdict().items()}
+    optional = "leak", "params.wx", "params.b"
+    every = {name: each for name, each in every.items() if each is not None or name not in optional}
+    arrays = {name: as_array(name, each) for name, each in every.items()}
     with noting(", ".join(f"{name} is {each.dtype}" for name, each in arrays.items())):
         # `float` is weakly typed: it makes integers floating, and float16 stays float16.
         dtype = jnp.result_type(*arrays.values(), float)
     arrays = {name: each.astype(dtype) for name, each in arrays.items()}
-    params = RNNParams(*(arrays.get(f"params.{name}") for name in RNNParams._fields))
+    params = RNNParams(*(arrays.get(f"params.{field}") for field in RNNParams._fields))
     check_params(params)
-    return params, [arrays.get(name) for name in required | optional]
+    return params, [arrays.get(name) for name in given]
 
 
 def as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") -> jax.Array:
@@ -120,22 +150,6 @@ def as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") 
     return array
 
 
-def _as_state(name: str, state: Any, x: jax.Array, n_nodes: int) -> jax.Array:
-    """A state of each sequence, or one of all with an entry in the axes of the batch."""
-    state = jnp.zeros((), x.dtype) if state is None else state
-    state = _broadcasting(name, state, "*batch n_nodes", batch=x.shape[:-2], n_nodes=n_nodes)
-    return jnp.broadcast_to(state, (*state.shape[:-1], n_nodes))
-
-
-def _as_leaks(leak: Any, x: jax.Array, n_nodes: int) -> tuple[Any, Any]:
-    """A leak of each step or one of all steps, the other None."""
-    sizes: Any = {"batch": x.shape[:-2], "n_steps": x.shape[-2], "n_nodes": n_nodes}
-    leak = _broadcasting("leak", leak, "*batch n_steps n_nodes", **sizes)
-    if leak is None or leak.shape[-2] == x.shape[-2]:
-        return leak, None
-    return None, leak[..., 0, :]
-
-
 def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str) -> jax.Array:
     """Whether a step is behind the length; a length out of range is the nearest in range."""
     array = as_array("lengths", lengths, jnp.integer, "integers")
@@ -146,7 +160,7 @@ def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str) -> jax.A
     return jax.lax.broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
 
 
-def _broadcasting(name: str, array: Any, axes: str, **sizes: Any) -> Any:
+def _broadcasting(name: str, array: Any, axes: str, sizes: Any) -> Any:
     """With the rank of the axes to which it must broadcast; None stays None."""
     if array is None:
         return None
@@ -177,36 +191,3 @@ def _check_features(name: str, array: jax.Array, axes: str, params: Params) -> N
     shape = getattr(params, weights).shape
     fit = f"to fit params.{weights} of shape {shape}"
     check_shape(name, array, axes, fit, n_features=shape[axis])
-
-
-def _check_symbolic(x: jax.Array, options: Any) -> None:
-    """Require of what depends on the number of steps that it is left open, if that is symbolic."""
-    if not isinstance(x.shape[-2], int):
-        where = f"with a symbolic n_steps, as of x with shape {x.shape}"
-        unroll, every = options["unroll"], options["checkpoint_every"]
-        require(unroll in (None, 1), "unroll", f"None or 1 {where}", unroll, ValueError)
-        require(every is None, "checkpoint_every", f"None {where}", every, ValueError)
-
-
-def check_functions(
-    activation: Function, rate: Function | None, like: Any, params: Params
-) -> list[Any]:
-    """Require functions that keep shape and dtype, and return the types of what they return.
-
-    A rate may return fewer entries than there are nodes, or more: as many as `wh` has rows.
-    """
-    if rate is None:
-        check_square(params)
-    returned = []
-    functions: Any = ("activation", activation, like.shape[-1]), ("rate", rate, len(params.wh))
-    for name, function, n_entries in functions[: 1 if rate is None else 2]:
-        takes = f"takes {like.dtype}{like.shape}, (*batch, n_nodes), as a traced array"
-        with noting(f"in {name}, which {takes} (use jax.numpy, not NumPy)"):
-            # In a partial, as JAX needs weak references to what it traces. Not all callables have.
-            out = jax.eval_shape(partial(function), like)
-        shape = *like.shape[:-1], n_entries
-        came = getattr(out, "shape", None), getattr(out, "dtype", None)
-        expected = f"{like.dtype}{shape}, as it takes {like.dtype}{like.shape}"
-        require(came == (shape, like.dtype), f"what {name} returns", expected, out)
-        returned.append(out)
-    return returned

@@ -7,16 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
+# A checkpoint may give the arrays back in a list or a dict.
+AN_RNN_PARAMS = "an RNNParams (RNNParams(*list) or RNNParams(**dict) makes one)"
+
 
 def require(ok: bool, name: str, expected: str, came: Any, error: type = TypeError) -> None:
     """Refuse an argument, by what was expected of it and what came, unless it is as expected."""
     if not ok:
-        # What a checkpoint gives back in place of an RNNParams.
-        stars = "**" if isinstance(came, dict) else "*" * isinstance(came, list | tuple)
-        is_one = stars and [isinstance(each, tuple) for each in came] == [False] * 3
-        makes = is_one and "RNNParams" in expected
-        hint = f" (RNNParams({stars}{name}) makes one)" if makes else ""
-        raise error(f"{name} must be {expected}, but is {_describe(came):.120}{hint}")
+        raise error(f"{name} must be {expected}, but is {_describe(came):.120}")
 
 
 def check_shape(
@@ -28,15 +26,15 @@ def check_shape(
     What has the same word has the same size. An array that `broadcasts` may lack first axes, and
     each may have one entry.
     """
-    expected = "broadcastable to" if broadcasts else "of shape"
-    expected += f" ({axes.replace(' ', ', ')}{',' * (' ' not in axes)})"
-    if sizes:
-        expected += " with " + ", ".join(f"{word} = {size}" for word, size in sizes.items())
     words, shape = axes.split(), array.shape
-    first = sizes.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
+    known = {word: sizes[word] for word in axes.replace("*", "").split() if word in sizes}
+    expected = f"{'broadcastable to' if broadcasts else 'of shape'} ({', '.join(words)}"
+    expected += ",)" if len(words) == 1 else ")"
+    expected += " with " * bool(known) + ", ".join(f"{word} = {known[word]}" for word in known)
+    first = known.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
     wanted = [*first, *words[1:]] if words[0][0] == "*" else words
     pairs = zip(reversed(shape), reversed(wanted), strict=False)
-    sized = [(n, sizes.setdefault(w, n) if isinstance(w, str) else w) for n, w in pairs]
+    sized = [(n, known.setdefault(w, n) if isinstance(w, str) else w) for n, w in pairs]
     fits = all(n == size or (broadcasts and n == 1) for n, size in sized)
     fits &= len(shape) == len(wanted) or (broadcasts and len(shape) < len(wanted))
     require(fits, name, f"{expected} {fit}".rstrip(), array, ValueError)

@@ -106,7 +106,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrnn.arguments import check_params, check_square
-from jaxrnn.errors import check_shape, require
+from jaxrnn.errors import AN_RNN_PARAMS, check_shape, require
 from jaxrnn.layers import Layer, check_layer, check_layers
 from jaxrnn.params import RNNParams, is_real
 
@@ -213,7 +213,7 @@ def from_flat(flat: Mapping[str, Any]) -> RNNParams[Array] | tuple[Layer[Array],
 
 
 def _take_network(rest: dict[str, Any], start: str) -> RNNParams[Array]:
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     wh = _take(rest, "flat", f"{start}wh", "*sets n_nodes n_nodes", sizes)
     wx, b = (
         _take(rest, "flat", start + field, axes, sizes) if start + field in rest else None
@@ -259,7 +259,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> tuple[Layer[Array], ...]:
     suffixes = ("", "_reverse") if two else ("",)
     biased = any(str(key).startswith("bias_") for key in rest)
     layers: list[Layer[Array]] = []
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     depths = [int(found[1]) for key in rest if (found := re.search(r"_l(\d{1,9})", str(key)))]
     for i in range(1 if is_cell else max(depths, default=0) + 1):
         directions: list[RNNParams[Array]] = []
@@ -352,7 +352,7 @@ def from_onnx(inputs: Mapping[str, Any]) -> Layer[Array]:
       ```
     """
     rest = _entries("inputs", inputs)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     w = _take(rest, "inputs", "W", "n_directions n_nodes n_features", sizes)
     n_directions, n_nodes, _ = w.shape
     if n_directions not in (1, 2):
@@ -511,7 +511,7 @@ def from_keras(weights: Mapping[str, Any]) -> RNNParams[Array]:
       ```
     """
     rest = _entries("weights", weights)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     wx = _take(rest, "weights", "kernel", "n_features n_nodes", sizes)
     wh = _take(rest, "weights", "recurrent_kernel", "n_nodes n_nodes", sizes)
     b = _take(rest, "weights", "bias", "n_nodes", sizes) if "bias" in rest else None
@@ -627,7 +627,7 @@ def _from_flax(
         if key not in rest:
             raise ValueError(f"{name} must have an entry {key!r}, but has {list(nested)}")
     into, within = (_entries(f"{name}[{key!r}]", rest.pop(key)) for key in (i, h))
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     wx = _take(into, f"{name}[{i!r}]", "kernel", "n_features n_nodes", sizes)
     b = _take(into, f"{name}[{i!r}]", "bias", "n_nodes", sizes)
     wh = _take(within, f"{name}[{h!r}]", "kernel", "n_nodes n_nodes", sizes)
@@ -650,16 +650,15 @@ def _entries(name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return dict(mapping)
 
 
-def _take(rest: dict[str, Any], name: str, key: str, axes: str, sizes: dict[str, int]) -> Array:
+def _take(rest: dict[str, Any], name: str, key: str, axes: str, sizes: dict[str, Any]) -> Array:
     """Take out an array, with axes as `check_shape` names them; sizes not yet known are added."""
     if key not in rest:
         raise ValueError(
             f"{name} must have an entry {key!r}; besides those read it has {list(rest)}"
         )
-    array, words = _array(f"{name}[{key!r}]", rest.pop(key)), axes.split()
-    known: Any = {word: sizes[word] for word in words if word in sizes}
-    check_shape(f"{name}[{key!r}]", array, axes, **known)
-    found = zip(reversed(words), reversed(array.shape), strict=False)
+    array = _array(f"{name}[{key!r}]", rest.pop(key))
+    check_shape(f"{name}[{key!r}]", array, axes, **sizes)
+    found = zip(reversed(axes.split()), reversed(array.shape), strict=False)
     sizes |= {word: size for word, size in found if word[0] != "*"}
     return array
 
@@ -695,7 +694,7 @@ def _directions(name: str, layer: Layer[Any]) -> list[_Arrays]:
 
 
 def _as_arrays(name: str, params: RNNParams[Any]) -> _Arrays:
-    require(isinstance(params, RNNParams), name, "an RNNParams", params)
+    require(isinstance(params, RNNParams), name, AN_RNN_PARAMS, params)
     require(params.wx is not None, f"{name}.wx", "an array, as other libraries need it", None)
     wx, wh = (_array(f"{name}.{field}", getattr(params, field)) for field in ("wx", "wh"))
     b = None if params.b is None else _array(f"{name}.b", params.b)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn.errors import noting, require
+from jaxrnn.errors import AN_RNN_PARAMS, noting, require
 from jaxrnn.forward import run
 from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
 from jaxrnn.jitting import jitted
@@ -252,7 +252,7 @@ def check_layers(layers: Any) -> None:
 def check_layer(name: str, layer: Any) -> None:
     """Require an `RNNParams` or a pair of them."""
     is_layer = isinstance(layer, RNNParams) or _is_pair(layer)
-    require(is_layer, name, "an RNNParams or a pair (forward, backward) of them", layer)
+    require(is_layer, name, f"{AN_RNN_PARAMS} or a pair (forward, backward) of them", layer)
 
 
 def check_sequence(name: str, value: Any, entries: str, n: int | None = None) -> None:

@@ -18,20 +18,19 @@ from jaxrnn.params import Params
 
 
 def alike(
-    params: Params, inputs: Inputs, batch: tuple[int, ...], returned: list[Any]
+    params: Params, inputs: Inputs, shape: tuple[int, ...], returned: list[Any]
 ) -> tuple[Params, Inputs]:
-    """With all arrays shared in one way, and a state of each sequence.
+    """With all arrays shared in one way, and a state of each sequence, of that shape.
 
     What the activation and the rate have returned decides too: they may read an array that is
     shared, or varies.
     """
-    spec = _spec_of_batch([*jax.tree.leaves(inputs), *returned], len(batch))
-    inputs = _shared(inputs, spec, batch)
+    spec = _spec_of_batch([*jax.tree.leaves(inputs), *returned], len(shape) - 1)
+    inputs = _shared(inputs, spec, shape[:-1])
     params, inputs = _varying((params, inputs), returned)
     # Only now: broadcast before it is shared, the gradient of one state would be gathered. If it
     # were not broadcast, the devices would add it up in every step.
     by = jax.typeof(inputs.steps.x).sharding.update(spec=PartitionSpec(*spec, None))
-    shape = *batch, inputs.h0.shape[-1]
     fill = partial(jnp.broadcast_to, shape=shape, out_sharding=by)
     h0, reset_to = jax.tree.map(fill, (inputs.h0, inputs.reset_to))
     return params, inputs._replace(h0=h0, reset_to=reset_to)

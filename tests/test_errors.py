@@ -46,8 +46,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         r"n_nodes = 4, but is of shape \(2, 4\)",
         {"h0": WH[:2]},
     ),
-    (r"TypeError: params must .* a tuple .*\(RNNParams\(\*params\) makes", {"params": (WX, WH, B)}),
-    (r"TypeError: params .* a dict .*RNNParams\(\*\*params\) makes", {"params": PARAMS._asdict()}),
+    (r"TypeError: params must .* \(RNNParams\(\*list\) .* is a tuple", {"params": (WX, WH, B)}),
+    (r"TypeError: params .* RNNParams\(\*\*dict\) .* is a dict", {"params": PARAMS._asdict()}),
     (r"TypeError: params .*, but is a tuple of 3 entries\n", {"params": (PARAMS,) * 3}),
     (r"ValueError: params.wh must be .*jax.vmap maps .* of shape \(3, 4, 4\)", {"params": SETS}),
     (
@@ -107,7 +107,7 @@ stacked: Any = rnn_stacked
 mask: Any = mask_padding
 step: Any = partial(rnn_step, PARAMS)
 DIFFER = "activation must be a function, .* .where layers differ, call rnn_states for one after"
-PAIR_OR_ONE = r"layers\[0\] must be an RNNParams or a pair .* .RNNParams\(\*\*layers\[0\]\) makes"
+PAIR_OR_ONE = r"layers\[0\] must be an RNNParams .* or a pair \(forward, backward\)"
 BY_POSITION = r"takes 3 arguments by position \(params, x, h0\) and options by name, but 4"
 OTHERS: list[tuple[Callable[[], Any], str]] = [
     (lambda: forward(PARAMS, X, B, jnp.tanh), BY_POSITION),
