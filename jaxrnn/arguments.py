@@ -40,7 +40,7 @@ def check_lengths(lengths: Any, n_steps: Any) -> None:
             require(not wrong, "lengths", f"from 0 to n_steps = {n_steps}", wrong, ValueError)
 
 
-def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, Inputs]:
+def prepare_run(params: Params, x: Any, h0: Any, options: dict[str, Any]) -> tuple[Params, Inputs]:
     """Check the arguments of a run, and give all arrays one dtype and one way to be shared."""
     lengths, resets, reset_to = options["lengths"], options["resets"], options["reset_to"]
     if reset_to is not None and resets is None:
@@ -56,7 +56,7 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
         fits = isinstance(n_steps, int) or options[name] is None
         expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
         require(fits, name, expected, options[name], ValueError)
-    sizes: Any = {"batch": x.shape[:-2], "n_steps": n_steps, "n_nodes": n_nodes}
+    sizes: dict[str, Any] = {"batch": x.shape[:-2], "n_steps": n_steps, "n_nodes": n_nodes}
     is_padding = None if lengths is None else as_padding(lengths, x, x.shape[:-2], "x")[..., None]
     if resets is not None:
         resets = as_array("resets", resets, jnp.bool_, "bools (astype(bool) makes some of 0 and 1)")
@@ -72,14 +72,14 @@ def prepare_run(params: Params, x: Any, h0: Any, options: Any) -> tuple[Params, 
         x, leak_of_steps = jax.tree.map(partial(zero_where, is_padding), (x, leak_of_steps))
     steps = Steps(x, leak_of_steps, resets, is_padding)
     inputs = Inputs(steps, h0, None if resets is None else reset_to, leak)
-    return _checked(params, inputs, x.shape[:-2], options["activation"], options["rate"])
+    return _checked(params, inputs, x.shape[:-2], options)
 
 
 def prepare_step(
-    params: Params, h: Any, x_t: Any, leak: Any, activation: Function, rate: Function | None
+    params: Params, h: Any, x_t: Any, options: dict[str, Any]
 ) -> tuple[Params, Inputs]:
     """The same for a run of one step; the batch axes of state and input broadcast."""
-    params, (h, x_t, leak) = promote(params, {"h": h, "x_t": x_t, "leak": leak})
+    params, (h, x_t, leak) = promote(params, {"h": h, "x_t": x_t, "leak": options["leak"]})
     n_nodes = params.wh.shape[1]
     _check_features("x_t", x_t, "*batch n_features", params)
     fit = f"to fit params.wh of shape {params.wh.shape}"
@@ -88,32 +88,32 @@ def prepare_step(
         batch = jnp.broadcast_shapes(h.shape[:-1], x_t.shape[:-1])
     h, x_t = (jax.lax.broadcast_to_rank(array, len(batch) + 1) for array in (h, x_t))
     leak = _broadcasting("leak", leak, "*batch n_nodes", {"batch": batch, "n_nodes": n_nodes})
-    return _checked(params, Inputs(Steps(x_t), h, None, leak), batch, activation, rate)
+    return _checked(params, Inputs(Steps(x_t), h, None, leak), batch, options)
 
 
 def _checked(
-    params: Params, inputs: Inputs, batch: Any, activation: Function, rate: Function | None
+    params: Params, inputs: Inputs, batch: tuple[int, ...], options: dict[str, Any]
 ) -> tuple[Params, Inputs]:
     """With functions that keep shape and dtype, and all arrays shared in one way.
 
     A rate may return fewer entries than there are nodes, or more: as many as `wh` has rows.
     """
-    if rate is None:
-        check_square(params)
     like = jax.ShapeDtypeStruct((*batch, params.wh.shape[1]), inputs.h0.dtype)
-    returned = [_returned("activation", activation, like, like.shape)]
-    if rate is not None:
-        returned += [_returned("rate", rate, like, (*batch, len(params.wh)))]
+    returned = [_returned("activation", options["activation"], like, like.shape[-1])]
+    if options["rate"] is None:
+        check_square(params)
+    else:
+        returned.append(_returned("rate", options["rate"], like, len(params.wh)))
     return alike(params, inputs, like.shape, returned)
 
 
-def _returned(name: str, function: Function, like: Any, shape: tuple[int, ...]) -> Any:
-    """The type of what a function returns, which must be of that shape and the same dtype."""
+def _returned(name: str, function: Function, like: jax.ShapeDtypeStruct, n: int) -> Any:
+    """The type of what a function returns, which must have `n` entries of each sequence."""
     takes = f"takes {like.dtype}{like.shape}, (*batch, n_nodes), as a traced array"
     with noting(f"in {name}, which {takes} (use jax.numpy, not NumPy)"):
         # In a partial, as JAX needs weak references to what it traces. Not all callables have.
         out = jax.eval_shape(partial(function), like)
-    came = getattr(out, "shape", None), getattr(out, "dtype", None)
+    shape, came = (*like.shape[:-1], n), (getattr(out, "shape", None), getattr(out, "dtype", None))
     expected = f"{like.dtype}{shape}, as it takes {like.dtype}{like.shape}"
     require(came == (shape, like.dtype), f"what {name} returns", expected, out)
     return out
@@ -160,7 +160,7 @@ def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str) -> jax.A
     return jax.lax.broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
 
 
-def _broadcasting(name: str, array: Any, axes: str, sizes: Any) -> Any:
+def _broadcasting(name: str, array: Any, axes: str, sizes: dict[str, Any]) -> Any:
     """With the rank of the axes to which it must broadcast; None stays None."""
     if array is None:
         return None

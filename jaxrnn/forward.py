@@ -65,7 +65,8 @@ def rnn_step(
       assert jnp.all(jnp.abs(jnp.linalg.eigvals(jacobian)) < 1)
       ```
     """
-    params, inputs = prepare_step(params, h, x_t, leak, activation, rate)
+    options = {"activation": activation, "rate": rate, "leak": leak}
+    params, inputs = prepare_step(params, h, x_t, options)
     _, f = cell(Plan(activation, rate), params, inputs.steps, inputs.h0)
     return settle(inputs.steps, inputs.leak, f, inputs.h0, inputs.h0)
 
@@ -285,27 +286,27 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
     complexity in reverse automatic differentiation", Optimization Methods and Software 1 (1992),
     35-54, with a single level).
     """
-    options = DEFAULTS | options  # an option that is not given has its default
-    params, inputs = prepare_run(params, x, h0, options)
-    n_steps, every = inputs.n_steps, options["checkpoint_every"]
+    given: dict[str, Any] = {**DEFAULTS, **options}
+    params, inputs = prepare_run(params, x, h0, given)
+    n_steps, every = inputs.n_steps, given["checkpoint_every"]
     if every is None or n_steps <= every:
-        return _as_planned(params, inputs, options)
+        return _as_planned(params, inputs, given)
 
     def segment(size: int, h: jax.Array, now: Any) -> Any:
         # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
         part = inputs._replace(steps=inputs.steps.cut(now[0], size), h0=h)
-        last, *states = _as_planned(params, part, options)
+        last, *states = _as_planned(params, part, given)
         return last, states
 
     def run_segment(size: int, *now: Any) -> Any:
         # A partial, not `static_argnums`, with which jax 0.10 keeps what an activation has read.
         return jax.checkpoint(partial(segment, size), prevent_cse=False)(*now)
 
-    last, states = in_segments(run_segment, inputs.h0, None, n_steps, every, options["reverse"])
+    last, states = in_segments(run_segment, inputs.h0, None, n_steps, every, given["reverse"])
     return Trajectory(last, *states)
 
 
-def _as_planned(params: Params, inputs: Inputs, options: Any) -> Trajectory:
+def _as_planned(params: Params, inputs: Inputs, options: dict[str, Any]) -> Trajectory:
     """Run every step in one segment, as planned."""
     if inputs.n_steps == 0:  # with `jax.disable_jit` a scan needs one
         nothing = inputs.h0[None][:0]

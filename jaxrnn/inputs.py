@@ -130,6 +130,6 @@ def cut(array: jax.Array, first: Any, size: int, axis: int = 0) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(array, first, size, axis, allow_negative_indices=False)
 
 
-def index(array: jax.Array, i: jax.Array, axis: int = 0) -> Any:
+def index(array: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
     """Entry `i`, not negative, along an axis, which is dropped."""
-    return jax.lax.dynamic_index_in_dim(array, i, axis, False, allow_negative_indices=False)
+    return jax.lax.dynamic_index_in_dim(array, i, axis, False, allow_negative_indices=False)  # type: ignore[no-any-return]

@@ -83,12 +83,12 @@ BATCH = Plan(by_rule=True, at_once=True)
 SMALL = BATCH._replace(as_sums=True)
 
 
-def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
+def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
     unroll = 1 if backend == "cpu" or is_symbolic else STEPS_ON_ACCELERATORS
-    given: Any = {name: options[name] for name in ("activation", "rate", "reverse")}
+    given: dict[str, Any] = {name: options[name] for name in ("activation", "rate", "reverse")}
     given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
     if backend == "tpu":
         # Never timed. By XLA's estimate of cycles for a v5e this is the best scan by hand, and the
