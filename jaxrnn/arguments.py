@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.errors import AN_RNN_PARAMS, check_shape, noting, require
-from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Function, Inputs, Steps, zero_where
+from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Function, Inputs, Steps, zero_behind
 from jaxrnn.params import Params, RNNParams, is_real
 from jaxrnn.sharing import alike
 
@@ -57,7 +57,7 @@ def prepare_run(params: Params, x: Any, h0: Any, options: dict[str, Any]) -> tup
         expected = f"None with a symbolic n_steps, as of x with shape {x.shape}"
         require(fits, name, expected, options[name], ValueError)
     sizes: dict[str, Any] = {"batch": x.shape[:-2], "n_steps": n_steps, "n_nodes": n_nodes}
-    is_padding = None if lengths is None else as_padding(lengths, x, x.shape[:-2], "x")[..., None]
+    lengths = None if lengths is None else as_lengths(lengths, x.shape[:-2], "x", x)
     if resets is not None:
         resets = as_array("resets", resets, jnp.bool_, "bools (astype(bool) makes some of 0 and 1)")
         check_shape("resets", resets, "*batch n_steps", f"to fit x of shape {x.shape}", **sizes)
@@ -69,9 +69,9 @@ def prepare_run(params: Params, x: Any, h0: Any, options: dict[str, Any]) -> tup
         leak, leak_of_steps = (None, leak) if leak.shape[-2] == n_steps else (leak[..., 0, :], None)
     if any(getattr(each, "dtype", x.dtype) != x.dtype for each in (given["x"], given["leak"])):
         # A conversion is a copy, in which `jax.debug_nans` would find the NaN of the padding.
-        x, leak_of_steps = jax.tree.map(partial(zero_where, is_padding), (x, leak_of_steps))
-    steps = Steps(x, leak_of_steps, resets, is_padding)
-    inputs = Inputs(steps, h0, None if resets is None else reset_to, leak)
+        x, leak_of_steps = jax.tree.map(partial(zero_behind, lengths), (x, leak_of_steps))
+    steps = Steps(x, leak_of_steps, resets)
+    inputs = Inputs(steps, h0, None if resets is None else reset_to, leak, lengths)
     return _checked(params, inputs, x.shape[:-2], options)
 
 
@@ -150,14 +150,12 @@ def as_array(name: str, value: Any, kind: Any = None, of: str = "real numbers") 
     return array
 
 
-def as_padding(lengths: Any, x: Any, batch: tuple[int, ...], name: str) -> jax.Array:
-    """Whether a step is behind the length; a length out of range is the nearest in range."""
-    array = as_array("lengths", lengths, jnp.integer, "integers")
-    check_shape("lengths", array, "*batch", f"to fit {name} of shape {x.shape}", batch=batch)
-    if array.dtype.itemsize < 4:  # n_steps may not fit into it
-        array = array.astype(jnp.int32)
-    t = jnp.arange(x.shape[len(batch)], dtype=array.dtype)
-    return jax.lax.broadcast_to_rank(t, len(batch) + 1) >= array[..., None]
+def as_lengths(lengths: Any, batch: tuple[int, ...], name: str, array: jax.Array) -> jax.Array:
+    """The lengths of an array of that name, `(*batch, 1)`, which may be out of range."""
+    as_given = as_array("lengths", lengths, jnp.integer, "integers")
+    check_shape("lengths", as_given, "*batch", f"to fit {name} of shape {array.shape}", batch=batch)
+    narrow = as_given.dtype.itemsize < 4  # n_steps may not fit into it
+    return (as_given.astype(jnp.int32) if narrow else as_given)[..., None]
 
 
 def _broadcasting(name: str, array: Any, axes: str, sizes: dict[str, Any]) -> Any:

@@ -103,7 +103,7 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
     """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
     t, dstep, known = now
     plan, inputs, dinputs = rule.plan, rule.inputs, rule.dinputs
-    step, h_tm1 = inputs.steps.at(t), _state_before(rule, t, t)
+    step, h_tm1 = inputs.padded(inputs.steps.at(t), t).cleared(), _state_before(rule, t, t)
     leak, dleak = inputs.leak_of(step), dinputs.leak_of(dstep)
     # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
     f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))
@@ -139,7 +139,7 @@ def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) 
     # time (jax 0.12).
     h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
     h_tm1 = jax.lax.optimization_barrier(h_tm1)
-    steps = rule.inputs.steps.cut(first, size).time_first()
+    steps = rule.inputs.cut(first, size).time_first()
     r = rates(rule.plan, start_of(steps, h_tm1, rule.inputs.reset_to))
     # Rows in one axis would make XLA gather a batch that devices share. `in_shardings` alone may
     # share a small one too, for which both take as long (jax 0.12).

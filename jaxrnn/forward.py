@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxrnn.arguments import as_array, as_padding, check_lengths, prepare_run, prepare_step
+from jaxrnn.arguments import as_array, as_lengths, check_lengths, prepare_run, prepare_step
 from jaxrnn.derivative import loop_by_rule
 from jaxrnn.errors import require
-from jaxrnn.inputs import DEFAULTS, Function, Inputs, Options, zero_where
+from jaxrnn.inputs import DEFAULTS, Function, Inputs, Options, zero_behind
 from jaxrnn.jitting import jitted
 from jaxrnn.params import Params
 from jaxrnn.plan import Plan, plan_for
@@ -274,8 +274,7 @@ def mask_padding(array: ArrayLike, lengths: ArrayLike) -> jax.Array:
     expected = f"of shape (*batch, n_steps, ...) with {n_axes} axes of the batch, as lengths have"
     require(array.ndim > n_axes, "array", expected, array, ValueError)
     check_lengths(lengths, array.shape[n_axes])
-    is_padding = as_padding(lengths, array, array.shape[:n_axes], "array")
-    return zero_where(jnp.expand_dims(is_padding, range(n_axes + 1, array.ndim)), array)
+    return zero_behind(as_lengths(lengths, array.shape[:n_axes], "array", array), array)
 
 
 def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajectory:
@@ -294,7 +293,7 @@ def run(params: Params, x: Any, h0: Any, **options: Unpack[Options]) -> Trajecto
 
     def segment(size: int, h: jax.Array, now: Any) -> Any:
         # Cut out of the arrays of all steps: a scan would keep a copy of inputs in segments.
-        part = inputs._replace(steps=inputs.steps.cut(now[0], size), h0=h)
+        part = inputs.cut(now[0], size)._replace(h0=h)
         last, *states = _as_planned(params, part, given)
         return last, states
 

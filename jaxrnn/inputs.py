@@ -57,7 +57,8 @@ class Steps(NamedTuple):
       leak: the leaks of steps that each have their own, `(*batch, n_steps, n_nodes)`, where axes
         may have one entry; else None.
       is_reset: whether a step starts from `reset_to`, bool `(*batch, n_steps, 1)`; None is never.
-      is_padding: whether a step only keeps the state, the same shape; None is never.
+      is_padding: whether a step only keeps the state, the same shape; None is never, or not known
+        yet: `Inputs.padded` says it of steps that are read.
     """
 
     x: jax.Array
@@ -65,24 +66,17 @@ class Steps(NamedTuple):
     is_reset: jax.Array | None = None
     is_padding: jax.Array | None = None
 
-    def cleared(self) -> "Steps":
-        """With zeros in the padding of `x`, where NaN would reach gradients by 0 * NaN.
-
-        Done where `x` is read, not once before, which would copy it.
-        """
-        return self._replace(x=zero_where(self.is_padding, self.x))
-
     def at(self, t: jax.Array) -> "Steps":
         """Step `t`, read where it is."""
-        return Steps(*jax.tree.map(lambda array: index(array, t, axis=-2), self)).cleared()
+        return Steps(*jax.tree.map(lambda array: index(array, t, axis=-2), self))
 
     def time_first(self) -> "Steps":
         """A copy with the axis of steps in front."""
-        return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self.cleared()))
+        return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self))
 
-    def cut(self, first: Any, size: int) -> "Steps":
-        """The `size` steps from step `first` on."""
-        return Steps(*jax.tree.map(lambda array: cut(array, first, size, axis=-2), self))
+    def cleared(self) -> "Steps":
+        """With zeros in the padding of `x`, where NaN would reach gradients by 0 * NaN."""
+        return self._replace(x=zero_where(self.is_padding, self.x))
 
 
 class Inputs(NamedTuple):
@@ -94,12 +88,14 @@ class Inputs(NamedTuple):
       reset_to: the states that resets go back to, the same shape; None where there are no resets.
       leak: the leak of all steps, the same shape, where axes may have one entry; None where steps
         have their own, or where there is none.
+      lengths: how many steps each sequence has, integers `(*batch, 1)`; None is all.
     """
 
     steps: Steps
     h0: jax.Array
     reset_to: jax.Array | None = None
     leak: jax.Array | None = None
+    lengths: jax.Array | None = None
 
     @property
     def n_steps(self) -> int:
@@ -109,6 +105,27 @@ class Inputs(NamedTuple):
     def leak_of(self, step: Steps) -> jax.Array | None:
         """The leak of a step, `(*batch, n_nodes)`, where axes may have one entry; None is 1."""
         return self.leak if step.leak is None else step.leak
+
+    def padded(self, steps: Steps, t: jax.Array) -> Steps:
+        """Step `t`, or several with time first, with its padding, which no array need hold."""
+        if self.lengths is None:
+            return steps
+        t = t.astype(self.lengths.dtype).reshape(*t.shape, *[1] * self.lengths.ndim)
+        is_padding = t >= jax.lax.broadcast_to_rank(self.lengths, t.ndim)
+        return steps._replace(is_padding=is_padding)
+
+    def time_first(self) -> Steps:
+        """A copy of the steps with their axis in front, and zeros in the padding of `x`."""
+        t = jnp.arange(self.n_steps, dtype=jnp.int32)
+        return self.padded(self.steps.time_first(), t).cleared()
+
+    def cut(self, first: Any, size: int) -> "Inputs":
+        """The `size` steps from step `first` on."""
+        steps = Steps(*jax.tree.map(lambda array: cut(array, first, size, axis=-2), self.steps))
+        if self.lengths is None:
+            return self._replace(steps=steps)
+        first = jnp.asarray(first, self.lengths.dtype)  # which may be unsigned
+        return self._replace(steps=steps, lengths=jnp.maximum(self.lengths, first) - first)
 
 
 def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Array:
@@ -121,6 +138,15 @@ def select(where: jax.Array | None, chosen: Any, otherwise: jax.Array) -> jax.Ar
 def zero_where(where: jax.Array | None, array: jax.Array) -> jax.Array:
     """Zero where a mask is true, else `array`."""
     return array if where is None else select(where, jnp.zeros_like(array), array)
+
+
+def zero_behind(lengths: jax.Array | None, array: jax.Array) -> jax.Array:
+    """Zeros in the padding of an array `(*batch, n_steps, ...)`, with lengths `(*batch, 1)`."""
+    if lengths is None:
+        return array
+    t = jnp.arange(array.shape[lengths.ndim - 1], dtype=lengths.dtype)
+    is_padding = jax.lax.broadcast_to_rank(t, lengths.ndim) >= lengths
+    return zero_where(jnp.expand_dims(is_padding, range(lengths.ndim, array.ndim)), array)
 
 
 # In a `jax.jit`, as checkify's index checks fail on a bare slice in `jax.checkpoint` (jax 0.12).

@@ -117,21 +117,25 @@ def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax
 
 def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
     """The loop over the steps."""
-    steps = inputs.steps
+    # By the rule each step is read where it is. JAX's transpose of such a read would write an array
+    # of all steps.
+    steps = inputs.steps if plan.by_rule else inputs.time_first()
     if plan.inputs_first:
-        steps = steps._replace(x=drive(params, steps.cleared().x, None))
+        steps = steps._replace(x=drive(params, steps.x, None))
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
-        step = steps.at(now) if plan.by_rule else now
+        t, step = now
+        # By the rule only results need be masked, as it differentiates no value of this loop.
+        step = steps.at(t) if plan.by_rule else inputs.padded(step, t)
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
+        step = inputs.padded(step, t)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
         return h, (a, h, None if leak is None else f)
 
-    # By the rule each step is read where it is. JAX's transpose of such a read would write an array
-    # of all steps.
-    xs: Any = jnp.arange(inputs.n_steps, dtype=jnp.int32) if plan.by_rule else steps.time_first()
+    t = jnp.arange(inputs.n_steps, dtype=jnp.int32)
+    xs = t, None if plan.by_rule else steps._replace(is_padding=None)
     last, out = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
     return Trajectory(last, *out)
 
