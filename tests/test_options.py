@@ -14,8 +14,8 @@ from jaxrnn import RNNParams, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_s
 from jaxrnn.inputs import DEFAULTS, Options
 from jaxrnn.testing import oracle, strategies
 from jaxrnn.testing.strategies import SIZES
-from tests import bad_calls
 from tests.helpers import README, assert_close, numbers
+from tests.test_errors import FAULTS
 
 NAMES = DEFAULTS.keys()
 
@@ -75,7 +75,7 @@ def test_the_table_of_the_oracle_has_each_that_changes_a_result() -> None:
 
 
 def test_bad_values_of_each_are_tried() -> None:
-    assert bad_calls.options(SIZES[-1])[1].keys() >= {(name,) for name in NAMES}
+    assert FAULTS[rnn_forward].keys() >= {(name,) for name in NAMES}
 
 
 def test_the_oracle_has_each_that_changes_a_result() -> None:
