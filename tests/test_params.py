@@ -10,7 +10,7 @@ import pytest
 from jax.nn.initializers import glorot_uniform, normal, orthogonal, truncated_normal, zeros
 
 from jaxrnn import LEARNABLE, RNNParams, init_params, init_stacked
-from tests.helpers import assert_close, assert_equal, assert_equal_on_cpus
+from tests.helpers import assert_close, assert_equal
 
 KEY = jax.random.key(0)
 
@@ -80,6 +80,7 @@ def test_under_vmap_and_jit_and_with_legacy_keys(wh_init: Any) -> None:
     draw = partial(init_params, n_features=3, n_nodes=4, wh_init=wh_init)
     keys = jax.random.split(KEY, 5)
     singles = jax.tree.map(lambda *a: np.stack(a), *map(draw, keys))
-    assert_equal_on_cpus(jax.vmap(draw)(keys), singles)
+    # GPUs may add up in another order.
+    assert_close(jax.vmap(draw)(keys), singles, 0.0 if jax.default_backend() == "cpu" else 1e-6)
     assert_close(jax.jit(draw)(KEY), draw(KEY), 2e-7)  # XLA reorders factors that it sees together
     assert_equal(draw(jax.random.PRNGKey(0)), draw(KEY))
