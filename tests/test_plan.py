@@ -354,13 +354,14 @@ def total(row: Row, changes: Any, first: Any, x: Any, h0: Any) -> Any:
 # of each other and of some calls; with HYPOTHESIS_PROFILE=long all.
 BY_RULE = [name for name, row in EXACT.items() if row.plan and row.plan.by_rule]
 BY_RULE = [name for name in BY_RULE if name not in MASKED and EXACT[name].plan.unroll == 1]
+OF_EACH = {EXACT[name].plan: name for name in BY_RULE}.values()
 HIGHER = [way for way in WAYS if way != "value and gradient"]
 # Not by forward mode alone, which takes a direction for each step, of which the long have many.
 QUICK = ("forward over reverse", "reverse over forward")
 FULL = BY_RULE if IS_LONG else ["small, prime steps, leak"]
 MODES = [
     *((name, way) for name in FULL for way in HIGHER if (name[:4], way[-4:]) != ("long", "mode")),
-    *((name, QUICK[i % 2]) for i, name in enumerate(BY_RULE) if name not in FULL),
+    *((name, QUICK[i % 2]) for i, name in enumerate(OF_EACH) if name not in FULL),
     *(("masks", "forward mode"), ("resets", "reverse over reverse"), ("masks, pieces", QUICK[0])),
     *(("masks, silu, pieces", QUICK[1]), ("leak", "reverse over reverse"), ("low rank", QUICK[0])),
     *(("currents, relu", "forward mode"), ("layers, currents", QUICK[0]), ("softplus", QUICK[1])),
