@@ -1,6 +1,6 @@
 """Networks of layers, in one direction or both: how they are put together, and drawn.
 
-That values and gradients are the oracle's is in `test_derivatives.py`.
+That values and gradients are the oracle's is in `test_plan.py`.
 """
 
 from functools import partial
