@@ -1,4 +1,4 @@
-"""What compiled programs hold: collectives, loops, matrix products and temporary memory.
+"""What compiled programs hold: collectives, loops and matrix products.
 
 No public API of JAX or XLA lists the operations of a compiled program, so some of these functions
 search its text. That is sound as far as the names of HLO operations go: they are documented and
@@ -8,7 +8,6 @@ printed form changes all the same, each function has a test in which it must fin
 - `communication` and `communication_in_loops`: `test_every_collective_is_found`, in `on_devices.py`
 - `n_products`: `test_small_products_are_sums`, where larger networks have products
 - `products_in_loops`: `test_on_gpus_a_step_has_one_product`
-- `temporary_bytes`: `test_checkpoints_keep_fewer_states`, where all are kept without them
 """
 
 import re
@@ -75,9 +74,3 @@ def products_in_loops(function: Callable[..., Any], args: Any, platform: str) ->
 
     count(functions["main"].operation, None)
     return counts
-
-
-def temporary_bytes(function: Callable[..., Any], *args: Any) -> int:
-    """How much memory a compiled function takes besides its arguments and results."""
-    analysis: Any = jax.jit(function).lower(*args).compile().memory_analysis()
-    return int(analysis.temp_size_in_bytes)

@@ -1,7 +1,6 @@
 """One of the processes that stand for hosts: `test_hosts.py` starts each with this file."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from jax.sharding import PartitionSpec as P
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked
 from tests.helpers import BLOCKS, numbers
-
-# JAX's default timeouts are minutes; `test_hosts.py` waits for longer than these.
-HEARTBEAT_SECONDS = SHUTDOWN_SECONDS = 5
 
 LENGTHS = np.arange(12, dtype=np.int32) % 7
 
@@ -68,40 +64,14 @@ def results_of_readme() -> Any:
     return [names[name] for name in ("params", "value", "ensemble", "values")]
 
 
-def train(folder: Path) -> None:
-    """Train for longer than a process may take to notice that another was killed."""
-    params, x = arguments()
-    everywhere, shared = shardings()
-    params, x = jax.device_put(params, everywhere), own_part(x, shared)
-    end = time.monotonic() + 100
-    while time.monotonic() < end:
-        params, _ = jax.block_until_ready(update(params, x))
-        (folder / f"{jax.process_index()}.trains").touch()
-        time.sleep(0.05)  # leaves the processor to the other tests
-
-
-def write(folder: Path) -> None:
-    """Gather all numbers from all processes and write them to a file of this process."""
-    leaves = jax.tree.leaves((results_of_steps(), results_of_readme()))
-    gathered = jax.jit(lambda leaves: leaves, out_shardings=shardings()[0])(leaves)
-    np.savez(folder / f"{jax.process_index()}.npz", *map(np.asarray, gathered))
-
-
 def main(folder: str, coordinator: str, n_processes: str, process_id: str) -> None:
-    """Connect to the other processes, write results, and train; given the command line's words."""
-    jax.distributed.initialize(
-        coordinator,
-        int(n_processes),
-        int(process_id),
-        coordinator_bind_address=coordinator,
-        initialization_timeout=60,
-        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-    )
+    """Connect to the other processes, and write what all have; given the command line's words."""
+    jax.distributed.initialize(coordinator, int(n_processes), int(process_id))
     assert jax.process_count() == int(n_processes)
     assert jax.device_count() == int(n_processes) * jax.local_device_count()
-    write(Path(folder))
-    train(Path(folder))
+    leaves = jax.tree.leaves((results_of_steps(), results_of_readme()))
+    gathered = jax.jit(lambda leaves: leaves, out_shardings=shardings()[0])(leaves)
+    np.savez(Path(folder) / f"{process_id}.npz", *map(np.asarray, gathered))
 
 
 if __name__ == "__main__":

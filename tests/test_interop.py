@@ -1,8 +1,6 @@
 """Weights come from and go to other libraries, and give there what they give here."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -68,6 +66,18 @@ ROUND_TRIPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Any]] = {
     "flat, layers": (interop.to_flat, interop.from_flat, MIXED),
     "flat, many layers": (interop.to_flat, interop.from_flat, network(11, bidirectional=True)),
 }
+_ONE, _TWO, _OTHER, _LAST = numbers(*[(2, N_NODES)] * 4)
+STATES: dict[str, tuple[Any, Any]] = {
+    "one layer": (network(1), (_ONE,)),
+    "one layer, two directions": ((PAIR,), ((_ONE, _TWO),)),
+    "layers": (network(3), (_ONE, _TWO, _OTHER)),
+    "layers, two directions": (network(2, bidirectional=True), ((_ONE, _TWO), (_OTHER, _LAST))),
+    "no batch": (network(3), (_ONE[0], _TWO[0], _OTHER[0])),
+    "no wx": ([PARAMS._replace(wx=None)], (_ONE,)),
+}
+for name, (layers, states) in STATES.items():
+    unstack = partial(interop.unstack_states, layers=layers)
+    ROUND_TRIPS[f"states, {name}"] = interop.stack_states, unstack, states
 for name, to, back in (
     ("linen", interop.to_linen, interop.from_linen),
     ("nnx", interop.to_nnx, interop.from_nnx),
@@ -91,8 +101,9 @@ def test_what_goes_out_comes_back(name: str, dtype: Any) -> None:
     to, back, ours = ROUND_TRIPS[name]
     ours = jax.tree.map(lambda array: array.astype(dtype), ours)
     theirs = to(ours)
-    assert_equal(back(theirs), ours)
     assert_equal(to(back(theirs)), theirs)
+    jax.tree.map(lambda array: array.fill(7), back(theirs))
+    assert_equal(back(theirs), ours)
     jax.tree.map(lambda array: array.fill(7), theirs)
     assert all(np.all(array != 7) for array in jax.tree.leaves(ours))
 
@@ -110,30 +121,9 @@ def test_biases_are_summed_and_absent_ones_are_zeros() -> None:
         assert_equal(to(WITHOUT_BIAS)[key]["bias"], np.zeros(N_NODES))
 
 
-STATES: dict[str, tuple[Any, Any]] = {
-    "one layer": (network(1), numbers((1, 2, N_NODES))),
-    "one layer, two directions": ((PAIR,), numbers((2, 2, N_NODES))),
-    "layers": (network(3), numbers((3, 2, N_NODES))),
-    "layers, two directions": (network(2, bidirectional=True), numbers((4, 2, N_NODES))),
-    "no batch": (network(3), numbers((3, N_NODES))),
-    "no wx": ([PARAMS._replace(wx=None)], numbers((1, 2, N_NODES))),
-}
-
-
-@pytest.mark.parametrize("name", STATES)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
-def test_states_that_come_in_go_out(name: str, dtype: Any) -> None:
-    """In the order of layers and then of directions."""
-    layers, (h,) = STATES[name]
-    h = h.astype(dtype)
-    states = interop.unstack_states(h, layers)
-    assert_equal(interop.stack_states(states), h)
-    assert_equal(jax.tree.leaves(states), list(h))
-    is_pair = [not isinstance(layer, RNNParams) for layer in layers]
-    assert [isinstance(state, tuple) for state in states] == is_pair
-    interop.stack_states(states).fill(7)
-    jax.tree.map(lambda state: state.fill(7), states)
-    assert np.all(h != 7)
+def test_states_are_in_the_order_of_layers_and_then_of_directions() -> None:
+    states = ROUND_TRIPS["states, layers, two directions"][2]
+    assert_equal(interop.stack_states(states), np.stack(jax.tree.leaves(states)))
 
 
 TORCH = interop.to_torch(network(2, bidirectional=True))
@@ -147,7 +137,7 @@ THREE, UNEQUAL = "layers of [4, 4, 4] nodes, but is of shape", (np.ones(4), np.o
 RAGGED = {"R": [[1], [1, 2]]}
 LSTM = {"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": X[0]}
 WITH_BIAS = LINEN | {"h": {"kernel": PARAMS.wh, "bias": PARAMS.b}}
-FLAT, IN_FILES = interop.to_flat(MIXED), jax.tree.map(np.float32, MIXED)
+FLAT = interop.to_flat(MIXED)
 
 # By the name of an argument, a function that takes it.
 TAKES: dict[str, Callable[[Any], Any]] = {
@@ -262,37 +252,6 @@ def test_torch_has_all_biases_or_none(mapping: Any) -> None:
                 interop.from_torch({k: each for k, each in mapping.items() if k not in missing})
 
 
-# Loaded in a new process
-
-
-def in_new_process(script: str, folder: Path) -> str:
-    """What a script prints that is given a folder."""
-    run = [sys.executable, "-c", dedent(script), str(folder)]
-    root = Path(__file__).parent.parent
-    return subprocess.run(run, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def test_an_exported_program_is_loaded_once_jaxrnn_is_imported(tmp_path: Path) -> None:
-    exported: Any = jax.export.export(jax.jit(lambda *args: rnn_stacked(*args)))((PARAMS,), X)
-    (tmp_path / "program").write_bytes(exported.serialize())
-    script = """
-        import sys
-        from pathlib import Path
-        import jax
-
-        program = bytearray((Path(sys.argv[1]) / "program").read_bytes())
-        try:
-            jax.export.deserialize(program)
-        except ValueError as error:
-            print(error)
-        import jaxrnn
-        print(jax.export.deserialize(program).out_tree)
-    """
-    error, tree = in_new_process(script, tmp_path).splitlines()
-    assert "an unregistered type `jaxrnn." in error
-    assert "LayerStates" in tree
-
-
 # Beside the real libraries
 
 
@@ -304,34 +263,21 @@ def with_library(*modules: str) -> pytest.MarkDecorator:
 
 
 @with_library("safetensors")
-def test_files_are_read_in_a_new_process(tmp_path: Path) -> None:
+def test_files_are_read(tmp_path: Path) -> None:
+    import safetensors.flax
+    import safetensors.numpy
     from orbax.checkpoint import StandardCheckpointer
-    from safetensors.numpy import save_file
 
-    flat = interop.to_flat(IN_FILES)
+    layers = jax.tree.map(np.float32, MIXED)
+    flat, path = interop.to_flat(layers), tmp_path / "safetensors"
     np.savez(tmp_path / "npz", **flat)
-    save_file(flat, tmp_path / "safetensors")
+    safetensors.numpy.save_file(flat, path)
     with StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "orbax", flat)
-    script = """
-        import sys
-        from pathlib import Path
-        import numpy as np
-        import safetensors.flax
-        import safetensors.numpy
-        from orbax.checkpoint import StandardCheckpointer
-        from jaxrnn.interop import from_flat
-        from tests.helpers import assert_equal
-        from tests.test_interop import IN_FILES
-
-        folder = Path(sys.argv[1])
-        with np.load(folder / "npz.npz") as npz, StandardCheckpointer() as checkpointer:
-            flats = [npz, checkpointer.restore(folder / "orbax")]
-            flats += [safetensors.numpy.load_file(folder / "safetensors")]
-            flats += [safetensors.flax.load_file(folder / "safetensors")]
-            assert_equal([*map(from_flat, flats)], [IN_FILES] * 4)
-    """
-    in_new_process(script, tmp_path)
+    with np.load(tmp_path / "npz.npz") as npz, StandardCheckpointer() as checkpointer:
+        flats = [npz, checkpointer.restore(tmp_path / "orbax")]
+        flats += [each.load_file(path) for each in (safetensors.numpy, safetensors.flax)]
+        assert_equal([*map(interop.from_flat, flats)], [layers] * 4)
 
 
 KERAS = with_library("keras"), pytest.mark.filterwarnings("ignore")  # it warns

@@ -1,25 +1,23 @@
 """Networks of layers, in one direction or both: how they are put together, and drawn.
 
-That values and gradients are the oracle's is in `test_derivatives.py`.
+That values and gradients are the oracle's is in `test_plan.py`.
 """
 
-import re
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.nn.initializers import constant, glorot_uniform
 
-from jaxrnn import RNNParams, init_stacked, rnn_bidirectional, rnn_stacked
-from tests.helpers import MASKS, X, assert_close, assert_equal, numbers_like
+from jaxrnn import RNNParams, init_stacked, rnn_stacked
+from tests.helpers import X, assert_close, assert_equal, numbers_like
 
 KEY = jax.random.key(0)
 
 
-draw = partial(init_stacked, n_features=3, n_nodes=(4, 5), bidirectional=True)
+draw: Any = partial(init_stacked, n_features=3, n_nodes=(4, 5), bidirectional=True)
 NETWORK: Any = jax.tree.map(lambda array: array / 2, numbers_like(jax.eval_shape(draw, KEY)))
 
 
@@ -81,49 +79,8 @@ def test_initialisation() -> None:
         assert_equal(layer.wh, jnp.full((4, 4), 2, jnp.float16))
         assert layer.wx.dtype == jnp.float16
     # Sizes whose double does not fit into their type.
-    narrow = jax.eval_shape(lambda: INIT([np.uint8(200), np.uint8(4)], bidirectional=True))
+    narrow = jax.eval_shape(lambda: draw(KEY, n_nodes=[np.uint8(200), np.uint8(4)]))
     assert narrow[1][0].wx.shape == (400, 4)
-
-
-BOTH, RESETS = NETWORK[0], MASKS["resets"]
-bidirectional: Any = rnn_bidirectional
-STACKED: Any = partial(rnn_stacked, NETWORK, X)
-INIT: Any = partial(init_stacked, KEY, 3)
-UNLIKE = NETWORK[0][0], NETWORK[1][1]._replace(wx=np.ones((3, 5)))
-# Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
-TWO: Any = (np.zeros(4), np.ones(5))
-OF_ONE: Any = partial(rnn_stacked, BOTH[:1], X)
-BAD_BACK = BOTH[0], BOTH[1]._replace(b=np.ones(3))
-WRONG: list[tuple[str, Any]] = [
-    ("TypeError: layers must be a tuple", lambda: rnn_stacked(BOTH[0], X)),
-    ("ValueError: layers must be not empty", lambda: rnn_stacked((), X)),
-    (r"TypeError: layers\[1\] must .* or a pair", lambda: rnn_stacked((BOTH, X), X)),
-    ("TypeError: h0 must .* one for each layer, but is of", lambda: STACKED(np.zeros(4))),
-    (r"ValueError: h0 must be 2 states, .* is \(None,\)", lambda: STACKED((None,))),
-    ("TypeError: h0 .* one for each direction", lambda: STACKED((TWO[0], None))),
-    ("TypeError: h0 .* of real numbers .* is a tuple of", lambda: OF_ONE((TWO,))),
-    ("TypeError: reset_to .* is a tuple", lambda: STACKED(resets=RESETS, reset_to=TWO)),
-    ("ValueError: n_nodes must be the same in both", lambda: rnn_bidirectional(UNLIKE, X)),
-    ("TypeError: .* unexpected .* 'dropout'", lambda: bidirectional(BOTH, X, dropout=0)),
-    ("TypeError: params must be a pair of RNNParams", lambda: bidirectional(NETWORK, X)),
-    ("ValueError: x must be .* = 8 .* 6, 3", lambda: rnn_stacked(NETWORK[::-1], X)),
-    ("ValueError: dropout must be at least 0 and less than 1", lambda: STACKED(dropout=1.0)),
-    ("TypeError: dropout must be a number", lambda: STACKED(dropout="half")),
-    ("TypeError: (?s:.*)key must be one JAX PRNG key", lambda: STACKED(dropout=0.5, key=7)),
-    ("TypeError: n_nodes must be a tuple or list, one for each layer", lambda: INIT(4)),
-    ("TypeError: bidirectional must be a bool", lambda: INIT((4,), bidirectional="no")),
-    ("ValueError: n_nodes must be not", lambda: INIT(())),
-    (r"(?s:.*)in layers\[1\], whose x is h of lay.*0", lambda: rnn_stacked(NETWORK[:1] * 2, X)),
-    ("ValueError: params.b (?s:.*)backward direction", lambda: rnn_bidirectional(BAD_BACK, X)),
-]
-
-
-@pytest.mark.parametrize(("message", "call"), WRONG)
-def test_the_error_says_what_is_wrong(message: str, call: Any) -> None:
-    """In its notes it says in which layer and direction."""
-    with pytest.raises((TypeError, ValueError)) as told:
-        call()
-    assert re.match(message, told.exconly())
 
 
 def test_profiles_name_layers_and_directions() -> None:

@@ -19,7 +19,7 @@ from jaxrnn.testing import oracle
 from tests.helpers import assert_close, assert_equal, at, every_value, numbers
 
 ARCTAN = oracle.Differentiable(np.arctan, lambda a: 1 / (1 + a * a))
-# relu is tested in float64 only, for the reason that `over_numerics` in tests/helpers.py gives.
+# relu is tested in float64 only, for the reason that `calls` in test_fuzz.py gives.
 # arctan is differentiated step by step.
 NUMERICS: dict[str, tuple[Any, float, Any, oracle.Differentiable]] = {
     "tanh-float32": (np.float32, 1e-5, jnp.tanh, oracle.TANH),

@@ -1,6 +1,5 @@
-"""init_params draws what its initialisers give, for any sizes and types, and refuses others."""
+"""init_params draws what its initialisers give, for any sizes and types."""
 
-import re
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from jax.nn.initializers import glorot_uniform, normal, orthogonal, truncated_normal, zeros
 
 from jaxrnn import LEARNABLE, RNNParams, init_params, init_stacked
-from tests.helpers import assert_close, assert_equal, assert_equal_on_cpus
+from tests.helpers import assert_close, assert_equal
 
 KEY = jax.random.key(0)
 
@@ -81,43 +80,7 @@ def test_under_vmap_and_jit_and_with_legacy_keys(wh_init: Any) -> None:
     draw = partial(init_params, n_features=3, n_nodes=4, wh_init=wh_init)
     keys = jax.random.split(KEY, 5)
     singles = jax.tree.map(lambda *a: np.stack(a), *map(draw, keys))
-    assert_equal_on_cpus(jax.vmap(draw)(keys), singles)
+    # GPUs may add up in another order.
+    assert_close(jax.vmap(draw)(keys), singles, 0.0 if jax.default_backend() == "cpu" else 1e-6)
     assert_close(jax.jit(draw)(KEY), draw(KEY), 2e-7)  # XLA reorders factors that it sees together
     assert_equal(draw(jax.random.PRNGKey(0)), draw(KEY))
-
-
-def reciprocal(key: Any, shape: Any, dtype: Any) -> Any:
-    return jnp.ones(shape) * (1 / shape[0])
-
-
-# Of each error one. That all wrong values are told by name is in `test_fuzz_errors.py`.
-COMPLEX = lambda key, shape, dtype: jnp.ones(shape, complex)  # noqa: E731
-ZERO, KEYS = {"n_features": 0, "wx_init": reciprocal}, lambda key, *of: jax.random.split(key, of[0])
-WRONG: list[tuple[str, dict[str, Any]]] = [
-    ("TypeError: (?s:.*)key must be one JAX PRNG key", {"key": None}),
-    ("ValueError: (?s:.*)key .*jax.vmap", {"key": jax.random.split(KEY, 2)}),
-    ("TypeError: .*float.*(?s:.*)n_features must be an integer", {"n_features": 2.0}),
-    ("ValueError: n_features must be from 0 to 16777216, but is -1", {"n_features": -1}),
-    ("ValueError: n_nodes must be from 1 to 16777216, but is 0", {"n_nodes": 0}),
-    ("ValueError: n_nodes must be from 1 to 16777216, but is 2147483648", {"n_nodes": 2**31}),
-    (r"ZeroDivisionError: (?s:.*)in wx_init, .* with a key, shape \(0, 3\)", ZERO),
-    (r"TypeError: wx_init must be a callable \(.*\) -> array, but is 0.01", {"wx_init": 0.01}),
-    (r"ValueError: .*b_init .* shape \(3,\), .* \(7,\)", {"b_init": lambda *_: jnp.zeros(7)}),
-    (
-        "TypeError: .*wx_init .* real numbers, .* complex64",
-        {"wx_init": COMPLEX},
-    ),
-    ("TypeError: .*wh_init .* real numbers, but is .* key", {"wh_init": KEYS}),
-    (r"TypeError: .*b_init .* real numbers, but is \[0.0", {"b_init": lambda *_: [0.0] * 3}),
-    (r"TypeError: .*takes 1(?s:.*)in b_init, .* shape \(3,\) and", {"b_init": lambda key: key}),
-    ("TypeError: dtype .* floating type, but is <class 'int'>", {"dtype": int}),
-    ("TypeError: dtype must .* but is of shape", {"dtype": jnp.ones(3)}),
-    ("TypeError: .*>f4.*\ndtype must be", {"dtype": ">f4"}),
-]
-
-
-@pytest.mark.parametrize(("message", "wrong"), WRONG)
-def test_the_error_says_what_is_wrong(message: str, wrong: Any) -> None:
-    with pytest.raises((TypeError, ValueError, ZeroDivisionError)) as told:
-        init_params(**{"key": KEY, "n_features": 2, "n_nodes": 3, **wrong})
-    assert re.match(message, told.exconly())

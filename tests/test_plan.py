@@ -1,5 +1,6 @@
-"""Every plan, by a run that gets it; what each gives is right, in every mode and order.
+"""The table of calls: each has the plan that it should, and gives what the oracle and JAX say.
 
+That is its values, its gradients, and its derivatives in every mode and order, under every option.
 On GPUs a step has at most one matrix product.
 """
 
@@ -14,34 +15,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn import identity, relu, sigmoid, silu, softplus
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxrnn import RNNParams
+from jaxrnn import RNNParams, rnn_stacked
 from jaxrnn.arguments import prepare_run
 from jaxrnn.inputs import DEFAULTS
 from jaxrnn.plan import BATCH, PLAIN, SINGLE, SMALL, Plan, plan_derivative, plan_for
-from jaxrnn.testing import oracle
 from tests.compiled import n_products, products_in_loops
-from tests.helpers import IS_LONG, WAYS, assert_close, curved, every_value, numbers, own_tanh
+from tests.helpers import (
+    IS_LONG,
+    KNOWN,
+    WAYS,
+    assert_close,
+    curved,
+    every_value,
+    numbers,
+    of_jax,
+    of_oracle,
+    own_tanh,
+    two_rates,
+)
 
 
 class Row(NamedTuple):
-    """A run, and its plan.
+    """A call, and its plan.
 
     Attributes:
-      plan: what is expected.
+      plan: what is expected; None where only the results are looked at.
       batch: the sizes of the batch axes.
       n_steps: how many steps there are.
-      n_nodes: how many nodes there are; there are three features.
-      options: those of `rnn_forward` that are no masks.
+      n_nodes: how many nodes there are.
+      options: those of `rnn_forward`. Of `leak` and `reset_to` it has the shape, and True of
+        `lengths` and `resets`.
       symbols: the shapes of x and h0, where some sizes are symbolic.
       backend: what JAX says it runs on.
       axis: the type of an axis of a mesh that shares the batch.
       dtype: of all arrays.
+      n_features: how many features there are; None for no `wx`.
+      n_rates: how many entries the rate returns; None as many as there are nodes.
+      directions: of each layer; None for one network, of which the pre-activations are known too.
     """
 
-    plan: Plan
+    plan: Any
     batch: tuple[int, ...] = (2, 3)
     n_steps: int = 6
     n_nodes: int = 4
@@ -50,6 +67,9 @@ class Row(NamedTuple):
     backend: str = "cpu"
     axis: AxisType | None = None
     dtype: Any = np.float64
+    n_features: int | None = 3
+    n_rates: int | None = None
+    directions: tuple[int, ...] | None = None
 
 
 SUMS, BATCHED = SMALL._replace(segment=2), BATCH._replace(segment=2)
@@ -57,9 +77,9 @@ FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
 ON_TPU = PLAIN._replace(inputs_first=True, unroll=8)
 STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
-LEAK, OWN = {"leak": 0.3}, {"activation": own_tanh}
+LEAK, OWN = {"leak": (1,)}, {"activation": own_tanh}
 UNROLL = {"unroll": 3, "reverse": True}
-BY_RATE: Any = {"activation": jax.nn.identity, "rate": jnp.tanh}
+BY_RATE: Any = {"activation": identity, "rate": jnp.tanh}
 CURRENTS = BY_RATE | LEAK
 ROWS = {
     "few steps": Row(PLAIN, n_steps=4),
@@ -111,25 +131,107 @@ ROWS = {
 }
 
 
+# Calls with options, whatever their plan.
+
+
+def call(masks: Any, sizes: Any = MappingProxyType({}), **options: Any) -> Row:
+    return Row(None, options={**masks, **options}, **sizes)
+
+
+MASKS = {"lengths": True, "resets": True, "reset_to": (2, 3, 4)}
+TURNED = MASKS | {"reset_to": (4,), "reverse": True}
+THREE, FEW = {"batch": (3,), "n_steps": 7}, {"batch": (3,), "n_steps": 3}
+NO_WX, FULL_LEAK = THREE | {"n_features": None}, (3, 7, 4)
+CALLS = {
+    "lengths, one piece": call({}, lengths=True, checkpoint_every=7),
+    "resets": call({}, resets=True, reset_to=(4,), reverse=True),
+    "masks": call(MASKS),
+    "masks, relu": call(TURNED, activation=relu),
+    "masks, silu": call(TURNED, activation=silu, reset_to=(2, 3, 4)),
+    "masks, silu, pieces": call(TURNED, activation=silu, checkpoint_every=5),
+    "masks, pieces": call(TURNED, checkpoint_every=5, unroll=2),
+    "masks, pieces of one": call(MASKS, checkpoint_every=1),
+    "masks, few steps": call(TURNED, FEW, reset_to=(3, 4)),
+    "leak": call(MASKS, THREE, leak=FULL_LEAK, reset_to=(4,)),
+    "leak, no wx": call(TURNED, NO_WX, leak=(4,)),
+    "leak of steps, no wx, relu": call(MASKS, NO_WX, activation=relu, leak=(7, 1), reset_to=(4,)),
+    "leak of sequences, sigmoid": call(TURNED, THREE, activation=sigmoid, leak=(3, 1, 1)),
+    "leak, no wx, silu": call(TURNED, NO_WX, activation=silu, rate=silu, leak=FULL_LEAK),
+    "one leak, few steps": call(TURNED, FEW, leak=()),
+    "rate": call(MASKS, rate=jnp.tanh),
+    "currents, relu": call(TURNED, THREE, activation=identity, rate=relu, leak=FULL_LEAK),
+    "currents, no wx": call({}, NO_WX, activation=identity, rate=relu, leak=()),
+    "low rank": call(TURNED, {"n_rates": 2}, rate=two_rates, leak=(4,), checkpoint_every=4),
+    "no features": Row(None, (4,), 9, 64, n_features=0),
+    "no sequences": Row(None, (0,), 9, 64),
+    "softplus": call({}, activation=softplus, rate=sigmoid),
+    "layers": call(MASKS, {"directions": (1, 2, 1)}, leak=(2, 3, 6, 1)),
+    "layers, currents": call(MASKS, {"directions": (2, 1)}, **CURRENTS),
+    "layers, silu": call(
+        TURNED, {"directions": (2,)}, activation=silu, checkpoint_every=4, unroll=2
+    ),
+}
+
+
+def network(row: Row, n_features: int | None, seed: int = 0) -> RNNParams[Any]:
+    n, n_rates = row.n_nodes, row.n_rates or row.n_nodes
+    wx, wh, b = numbers((n_features or 0, n), (n_rates, n), (n,), seed=seed)
+    return RNNParams(None if n_features is None else wx / 2, wh / n**0.5, b / 2)
+
+
 def arguments(row: Row) -> Any:
-    """Parameters, x and h0."""
-    n = row.n_nodes
-    shapes = (3, n), (n, n), (n,), (*row.batch, row.n_steps, 3), (*row.batch, n)
-    scales = 0.5, n**-0.5, 0.5, 1.0, 1.0
-    wx, wh, b, x, h0 = (
-        (scale * array).astype(row.dtype)
-        for scale, array in zip(scales, numbers(*shapes), strict=True)
-    )
-    return RNNParams(wx, wh, b), x, h0
+    """The arrays to differentiate by: all parameters by name, x, and h0."""
+    n, steps, first = row.n_nodes, (*row.batch, row.n_steps), dict[str, Any]()
+    x, h0 = numbers((*steps, n if row.n_features is None else row.n_features), (*row.batch, n))
+    if row.directions is None:
+        first["params"] = network(row, row.n_features)
+    else:
+        sizes = [3, *(n * n_directions for n_directions in row.directions)]
+        pairs = [
+            tuple(network(row, size, seed) for seed in (i, i + 9)) for i, size in enumerate(sizes)
+        ]
+        ways = zip(pairs, row.directions, strict=False)
+        first["layers"] = tuple(pair if n_ways == 2 else pair[0] for pair, n_ways in ways)
+        h0 = tuple((h0, -h0) if n_ways == 2 else h0 for n_ways in row.directions)
+    for i, name in enumerate(("leak", "reset_to")):
+        if name in row.options:
+            first[name] = np.abs(numbers(row.options[name], seed=i + 2)[0])
+    return jax.tree.map(lambda array: array.astype(row.dtype), (first, x, h0))
 
 
-def masks(row: Row) -> dict[str, Any]:
-    """In reverse, and with a sequence without steps where there are several."""
-    of_steps, reset_to = numbers((*row.batch, row.n_steps), (row.n_nodes,), seed=1)
+def others(row: Row) -> dict[str, Any]:
+    """The other arguments by name, with a sequence without steps where there are several."""
     lengths = row.n_steps - np.arange(np.prod(row.batch, dtype=int)) % row.n_steps
     lengths = np.where(lengths == 1, 0, lengths).reshape(row.batch)
-    resets = of_steps < -0.2
-    return {"lengths": lengths, "resets": resets, "reset_to": reset_to, "reverse": True}
+    arrays = {"lengths": lengths, "resets": numbers((*row.batch, row.n_steps), seed=1)[0] < -0.2}
+    rest = {name: arrays.get(name, each) for name, each in row.options.items()}
+    return {name: each for name, each in rest.items() if name not in ("leak", "reset_to")}
+
+
+def poisoned(row: Row) -> Any:
+    """The arguments with NaN or an infinity in what no sequence with steps reads.
+
+    That is the padding of `x` and of `leak`, and an initial state that a reset replaces at once,
+    from either end. In the states of an empty sequence they stay.
+    """
+    first, x, h0 = arguments(row)
+    lengths = others(row).get("lengths", np.full(row.batch, row.n_steps))
+    padding, is_empty = np.arange(row.n_steps) >= lengths[..., None], lengths == 0
+    resets = others(row).get("resets", np.zeros_like(padding))
+    ends = np.stack([np.zeros_like(lengths), np.maximum(lengths - 1, 0)], axis=-1)
+    is_replaced = np.all(np.take_along_axis(resets, ends, axis=-1), axis=-1)
+
+    def spoilt(where: Any, poison: float, tree: Any) -> Any:
+        def one(array: Any) -> Any:
+            fits = np.shape(array)[:-1] == where.shape
+            return np.where(where[..., None], poison, array) if fits else array
+
+        return jax.tree.map(one, tree)
+
+    for name, where in (("leak", padding), ("reset_to", is_empty)):
+        if name in first:
+            first[name] = spoilt(where, np.inf, first[name])
+    return first, spoilt(padding, np.nan, x), spoilt(is_empty | is_replaced, np.nan, h0)
 
 
 @pytest.fixture
@@ -145,42 +247,46 @@ def place(row: Row, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def given(row: Row) -> Any:
+def given(row: Row, args: Any) -> Any:
     """The arguments as the row is traced with them: shared, or with a symbolic size."""
-    params, *others = arguments(row)
+    first, *of_batch = args
     if row.axis:
         mesh = jax.sharding.get_mesh()
         by = P(), P(*[None] * (len(row.batch) - 1), "devices")
-        params, others = jax.device_put(
-            (params, others), tuple(jax.NamedSharding(mesh, each) for each in by)
+        first, of_batch = jax.device_put(
+            (first, of_batch), tuple(jax.NamedSharding(mesh, each) for each in by)
         )
     if row.symbols:
         scope = jax.export.SymbolicScope()
         shapes = [
             jax.export.symbolic_shape(text, like=array.shape, scope=scope)
-            for text, array in zip(row.symbols, others, strict=True)
+            for text, array in zip(row.symbols, of_batch, strict=True)
         ]
-        others = list(map(jax.ShapeDtypeStruct, shapes, (row.dtype, row.dtype)))
-    return params, *others
+        of_batch = list(map(jax.ShapeDtypeStruct, shapes, (row.dtype, row.dtype)))
+    return first, *of_batch
 
 
-def result(row: Row, function: Any) -> Any:
+def result(row: Row, function: Any, args: Any) -> Any:
     program = jax.jit(function)
     if row.symbols:
-        return jax.export.export(program)(*given(row)).call(*arguments(row))
-    return program(*given(row))
+        return jax.export.export(program)(*given(row, args)).call(*args)
+    return program(*given(row, args))
 
 
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+KNOWN_ONES = [Row(SUMS._replace(activation=f), options={"activation": f}) for f in KNOWN]
+
+
+@pytest.mark.parametrize("row", [*ROWS.values(), *KNOWN_ONES])
 @pytest.mark.usefixtures("place")
 def test_every_plan(row: Row) -> None:
     """Its printed form, where True is not 1."""
-    plans, options = [], DEFAULTS | row.options
+    plans = []
 
-    def see(params: Any, x: Any, h0: Any) -> None:
-        plans.append(plan_for(*prepare_run(params, x, h0, options), options))
+    def see(first: Any, x: Any, h0: Any) -> None:
+        options = DEFAULTS | others(row) | first
+        plans.append(plan_for(*prepare_run(options.pop("params"), x, h0, options), options))
 
-    jax.eval_shape(see, *given(row))
+    jax.eval_shape(see, *given(row, arguments(row)))
     assert repr(plans) == repr([row.plan])
 
 
@@ -203,69 +309,69 @@ def test_every_field_has_every_value() -> None:
 def test_every_plan_of_a_derivative(name: str, by: str, changes: Any) -> None:
     """By one argument alone."""
     row = ROWS[name]
-    params, x, h0 = arguments(row)
-    params, run = prepare_run(params, x, h0, DEFAULTS | row.options)
+    first, x, h0 = arguments(row)
+    params, run = prepare_run(first["params"], x, h0, DEFAULTS | others(row) | first)
     dparams = RNNParams(
         *(each if field == by else None for field, each in params._asdict().items())
     )
-    others: Any = {each: None for each in ("h0", "leak") if each != by}
+    nothing: Any = {each: None for each in ("h0", "leak") if each != by}
     steps = run.steps._replace(x=run.steps.x if by == "x" else None)  # type: ignore[arg-type]
-    plan = plan_derivative(row.plan, run, dparams, run._replace(steps=steps, **others))
+    plan = plan_derivative(row.plan, run, dparams, run._replace(steps=steps, **nothing))
     assert repr(plan) == repr(row.plan._replace(**changes))
 
 
-EXACT = {name: row for name, row in ROWS.items() if row.dtype is np.float64}
-MASKED = [
-    pytest.param(row, masked, id=name + ", masks" * masked)
-    for name, row in EXACT.items()
-    for masked in ((False, True) if row.plan.by_rule and row.backend == "cpu" else (False,))
-    if not (masked and (row.symbols or row.axis))
-]
+MASKED = {
+    f"{name}, masks": row._replace(options=TURNED | {"reset_to": (), **row.options})
+    for name, row in ROWS.items()
+    if row.plan.by_rule and row.backend == "cpu" and not row.symbols and not row.axis
+}
+EXACT = {name: row for name, row in (ROWS | MASKED | CALLS).items() if row.dtype is np.float64}
 
 
-@pytest.mark.parametrize(("row", "masked"), MASKED)
+def function_of(row: Row) -> Any:
+    return every_value if row.directions is None else rnn_stacked
+
+
+@pytest.mark.parametrize("row", EXACT.values(), ids=EXACT)
 @pytest.mark.usefixtures("place")
-def test_values_and_gradients_are_the_oracles(row: Row, masked: bool) -> None:
-    options = {**row.options, **(masks(row) if masked else {})}
+def test_values_and_gradients_are_the_oracles(row: Row) -> None:
+    function, args, rest = function_of(row), poisoned(row), others(row)
 
-    def run(*args: Any) -> Any:
-        values, pull = jax.vjp(partial(every_value, **options), *args)
-        return values, pull(jax.tree.map(jnp.cos, values))
+    def run(first: Any, x: Any, h0: Any) -> Any:
+        return of_jax(function, {**first, "x": x, "h0": h0, **rest})
 
-    of_oracle = {name: each for name, each in options.items() if name != "unroll"}
-    for name in ("activation", "rate"):
-        is_linear = options.get(name, jnp.tanh) is jax.nn.identity
-        if name in options:
-            of_oracle[name] = oracle.IDENTITY if is_linear else oracle.TANH
-    args = arguments(row)
-    values = oracle.rnn_forward(*args, **of_oracle), *oracle.rnn_states(*args, **of_oracle)
-    g_last, g_a, g_h = map(np.cos, values)
-    gradients = oracle.rnn_gradients(*args, g_last=g_last, g_a=g_a, g_h=g_h, **of_oracle)
-    assert_close(result(row, run), (values, tuple(gradients[:3])), 1e-12)
+    expected = of_oracle(function, {**args[0], "x": args[1], "h0": args[2], **rest})
+    assert_close(result(row, run, args), expected, 1e-12)
 
 
-def total(options: Any, *args: Any) -> Any:
+def total(row: Row, changes: Any, first: Any, x: Any, h0: Any) -> Any:
     """It depends on every result in a way of its own."""
-    return sum(i * curved(each) for i, each in enumerate(every_value(*args, **options), start=1))
+    results = function_of(row)(x=x, h0=h0, **{**first, **others(row), **changes})
+    return sum(i * curved(each) for i, each in enumerate(jax.tree.leaves(results), start=1))
 
 
-# Every mode and order, which takes minutes. By default they are those of one plan, and one of each
-# other plan; with HYPOTHESIS_PROFILE=long all.
-BY_RULE = [name for name, row in EXACT.items() if row.plan.by_rule and row.plan.unroll == 1]
-FULL = BY_RULE if IS_LONG else ["small, prime steps, leak"]
+# Every mode and order of every plan takes minutes. By default they are those of one plan, and one
+# of each other and of some calls; with HYPOTHESIS_PROFILE=long all.
+BY_RULE = [name for name, row in EXACT.items() if row.plan and row.plan.by_rule]
+BY_RULE = [name for name in BY_RULE if name not in MASKED and EXACT[name].plan.unroll == 1]
+OF_EACH = {EXACT[name].plan: name for name in BY_RULE}.values()
 HIGHER = [way for way in WAYS if way != "value and gradient"]
 # Not by forward mode alone, which takes a direction for each step, of which the long have many.
 QUICK = ("forward over reverse", "reverse over forward")
+FULL = BY_RULE if IS_LONG else ["small, prime steps, leak"]
 MODES = [
     *((name, way) for name in FULL for way in HIGHER if (name[:4], way[-4:]) != ("long", "mode")),
-    *((name, QUICK[i % 2]) for i, name in enumerate(BY_RULE) if name not in FULL),
+    *((name, QUICK[i % 2]) for i, name in enumerate(OF_EACH) if name not in FULL),
+    *(("masks", "forward mode"), ("resets", "reverse over reverse"), ("masks, pieces", QUICK[0])),
+    *(("masks, silu, pieces", QUICK[1]), ("leak", "reverse over reverse"), ("low rank", QUICK[0])),
+    *(("currents, relu", "forward mode"), ("layers, currents", QUICK[0]), ("softplus", QUICK[1])),
 ]
 
 
-def in_a_plain_loop(options: Any) -> Any:
-    """The options, with an activation that has no rule."""
-    activation = options.get("activation", jnp.tanh)
-    return {**options, "activation": lambda a: activation(a), "unroll": 1}
+def in_a_plain_loop(row: Row) -> Any:
+    """What makes it one: an activation that has no rule."""
+    activation = row.options.get("activation", jnp.tanh)
+    return {"activation": lambda a: activation(a), "unroll": 1, "checkpoint_every": None}
 
 
 @pytest.mark.parametrize(
@@ -273,11 +379,10 @@ def in_a_plain_loop(options: Any) -> Any:
 )
 @pytest.mark.usefixtures("place")
 def test_every_mode_and_order_is_jaxs_own_of_a_plain_loop(row: Row, way: str) -> None:
-    derivative, plain = (
-        WAYS[way](partial(total, options))
-        for options in (row.options, in_a_plain_loop(row.options))
-    )
-    assert_close(result(row, derivative), jax.jit(plain)(*arguments(row)), 1e-11)
+    args = arguments(row)
+    changes: list[Any] = [{}, in_a_plain_loop(row)]
+    derivative, plain = (WAYS[way](partial(total, row, each)) for each in changes)
+    assert_close(result(row, derivative, args), jax.jit(plain)(*args), 1e-11)
 
 
 ALONE = "small", "large, leak", "long", "small, currents"
@@ -289,33 +394,34 @@ ALONE = "small", "large, leak", "long", "small, currents"
 def test_derivatives_by_the_bias_or_the_state_alone(row: Row, by: str) -> None:
     """Jacobians and Hessians."""
 
-    def derivatives(options: Any, params: Any, x: Any, h0: Any) -> Any:
+    def derivatives(changes: Any, first: Any, x: Any, h0: Any) -> Any:
         def args(array: Any) -> Any:
-            return (params._replace(b=array), x, h0) if by == "b" else (params, x, array)
+            params = first["params"]._replace(b=array) if by == "b" else first["params"]
+            return first | {"params": params}, x, h0 if by == "b" else array
 
         def last(array: Any) -> Any:
-            return every_value(*args(array), **options)[0]
+            first, x, h0 = args(array)
+            return every_value(x=x, h0=h0, **{**first, **others(row), **changes})[0]
 
-        array = params.b if by == "b" else h0
-        hessian = jax.hessian(lambda array: total(options, *args(array)))
+        array = first["params"].b if by == "b" else h0
+        hessian = jax.hessian(lambda array: total(row, changes, *args(array)))
         return jax.jacrev(last)(array), jax.jacfwd(last)(array), hessian(array)
 
-    plain = partial(derivatives, in_a_plain_loop(row.options))
-    expected = jax.jit(plain)(*arguments(row))
-    assert_close(result(row, partial(derivatives, row.options)), expected, 1e-11)
+    expected = jax.jit(partial(derivatives, in_a_plain_loop(row)))(*arguments(row))
+    assert_close(result(row, partial(derivatives, {}), arguments(row)), expected, 1e-11)
 
 
 # The programs of accelerators, as traced here
 
 
-def forward(*args: Any) -> Any:
-    return every_value(*args, unroll=1)[0]
+def forward(first: Any, x: Any, h0: Any) -> Any:
+    return every_value(first["params"], x, h0, unroll=1)[0]
 
 
 KINDS: dict[str, Any] = {
     "forward": forward,
     "gradient": jax.grad(lambda *args: curved(forward(*args))),
-    "gradient, all states": jax.grad(partial(total, {"unroll": 1})),
+    "gradient, all states": jax.grad(partial(total, ROWS["small"], {"unroll": 1})),
 }
 over_kinds = pytest.mark.parametrize("kind", KINDS)
 # Of the loops over the steps forward, over the segments, and over the steps of a segment. One
@@ -355,6 +461,6 @@ def test_small_products_are_sums() -> None:
 @pytest.mark.usefixtures("place")
 def test_on_gpus_eight_steps_are_in_one_iteration(row: Row, of_loops: str) -> None:
     """Forward and backward. One segment is in an iteration."""
-    gradient = jax.grad(partial(total, {}))
+    gradient = jax.grad(partial(total, row, {}))
     program = str(jax.make_jaxpr(gradient)(*arguments(row)))
     assert re.findall(r"unroll=(\d+)", program) == list(of_loops)

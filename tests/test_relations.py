@@ -167,9 +167,8 @@ HARD: list[tuple[Step, Case, Sequence[str]]] = [
 RIGHT: list[tuple[Run, Case, Sequence[str]]] = [
     (scanned(normed), VANILLA, ("independent", "batch_axes", *WIDE)),
     (by_jaxrnn, VANILLA, tuple(RELATIONS)),
-    (by_jaxrnn, LEAKY, ("runs_on", "causal", "second_order", "float64")),
+    (by_jaxrnn, LEAKY, ("runs_on", "causal", "float64")),
     (by_jaxrnn, ALONE, ("unordered", "batch_axes")),
-    (partial(by_jaxrnn, activation=jax.nn.gelu), UNBIASED, ("second_order",)),
     *((scanned(step), case, names) for step, case, names in HARD),
     (by_jaxrnn, LEAKY, tuple(RELATIONS_WITH_LENGTHS)),
     (by_jaxrnn, NO_STEP, ("full_is_effective",)),

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from jaxrnn.testing import oracle
 from tests.helpers import assert_close, numbers
 
 *WEIGHTS, X, H0 = jax.tree.map(np.float32, numbers((2, 4), (4, 4), (4,), (3, 6, 2), (3, 4)))
@@ -34,30 +33,6 @@ def gradient(params: RNNParams[Any], x: Any, h0: Any) -> Any:
 def stacked(params: RNNParams[Any], x: Any, h0: Any) -> Any:
     square = params._replace(wx=params.wh)
     return rnn_stacked((params, (square, square)), x, (h0, None))
-
-
-@pytest.mark.parametrize("shape", [(4, 9, 0), (0, 9, 3)])
-def test_gradients_where_there_are_no_features_or_no_sequences(shape: tuple[int, ...]) -> None:
-    """Of a network so large that it has segments of several steps."""
-    params = RNNParams(np.ones((shape[-1], 64)), np.eye(64) / 2, np.ones(64))
-
-    def total(params: Any, x: Any) -> Any:
-        return jnp.sum(rnn_forward(params, x))
-
-    by_params, by_x = jax.grad(total, argnums=(0, 1))(params, np.ones(shape))
-    expected = oracle.rnn_gradients(params, np.ones(shape), g_last=1.0).params
-    assert_close(by_params, expected, 1e-5)
-    assert by_x.shape == shape
-
-
-def test_a_rate_that_is_infinite_at_zero_reaches_nothing_from_the_padding() -> None:
-    options: Any = {"activation": jnp.exp, "rate": jnp.log, "lengths": np.array([6, 3, 1])}
-
-    def total(params: Any, x: Any) -> Any:
-        return jnp.sum(rnn_states(params, x, jnp.ones(4), **options).h)
-
-    gradient = jax.grad(total)(jax.tree.map(lambda array: array / 4, PARAMS), X)
-    assert all(np.all(np.isfinite(each)) for each in gradient)
 
 
 @pytest.mark.parametrize(("n_steps", "every"), [(0, None), (6, None), (6, 3), (6, 2)])
