@@ -27,6 +27,13 @@ FEW_ROWS = 32
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
 
+# For up to so many steps, and for fewer nodes in small batches, the weights are multiplied step by
+# step: a product of all steps has to be handed over to a library, which takes longer (jax 0.12).
+SOME_STEPS, SOME_NODES = 16, 4
+
+# Up to so many steps a small batch has one segment: a loop over two or more would take longer.
+STEPS_OF_ONE_SEGMENT = 64
+
 # With fewer steps, one sequence has no segments, nor has a derivative by the bias or the state
 # alone: they would cost up to 13 % more time (jax 0.12). With more they cost nothing, and one sum
 # over all steps would err by 40 epsilons.
@@ -86,7 +93,8 @@ SMALL = BATCH._replace(as_sums=True)
 def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
-    is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
+    is_symbolic = not isinstance(n_steps, int)
+    n = SOME_STEPS if is_symbolic else n_steps  # comparisons with a symbol may be undecidable
     unroll = 1 if backend == "cpu" or is_symbolic else STEPS_ON_ACCELERATORS
     given: dict[str, Any] = {name: options[name] for name in ("activation", "rate", "reverse")}
     given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
@@ -103,17 +111,20 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     is_single = len(squeezed) == inputs.h0.ndim - 1
-    is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
+    is_short = is_single and n < MANY_STEPS
     has_leak = inputs.leak_of(inputs.steps) is not None
-    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
+    if n <= FEW_STEPS or (is_short and has_leak):
         return PLAIN._replace(**given)
     plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
     # On accelerators a step costs what it launches, even for one sequence.
     given["inputs_first"] = backend != "cpu" and not plan.as_sums
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
-    shared = given["shared"] = not is_short and may_be_shared(x)
-    given["at_once"] = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
-    given["segment"] = None if is_short or shared else near_root(n_steps)
+    shared = given["shared"] = not (is_symbolic or is_short) and may_be_shared(x)
+    is_little = n <= SOME_STEPS or (plan.as_sums and inputs.h0.shape[-1] < SOME_NODES)
+    by_step = is_symbolic or (backend == "cpu" and (is_single or is_little))
+    given["at_once"] = shared or not by_step
+    is_short |= (is_little and n < MANY_STEPS) or (plan.as_sums and n <= STEPS_OF_ONE_SEGMENT)
+    given["segment"] = None if is_short or shared else near_root(n)
     return plan._replace(**given)
 
 

@@ -19,7 +19,7 @@ from jax.nn import identity, relu, sigmoid, silu, softplus
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxrnn import RNNParams, rnn_stacked
+from jaxrnn import RNNParams, plan, rnn_stacked
 from jaxrnn.arguments import prepare_run
 from jaxrnn.inputs import DEFAULTS
 from jaxrnn.plan import BATCH, PLAIN, SINGLE, SMALL, Plan, plan_derivative, plan_for
@@ -72,6 +72,8 @@ class Row(NamedTuple):
     directions: tuple[int, ...] | None = None
 
 
+# In place of those of jaxrnn, so that the calls can be small.
+LIMITS = {"FEW_STEPS": 3, "SOME_STEPS": 4, "SOME_NODES": 2, "STEPS_OF_ONE_SEGMENT": 5}
 SUMS, BATCHED = SMALL._replace(segment=2), BATCH._replace(segment=2)
 FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
@@ -82,9 +84,14 @@ UNROLL = {"unroll": 3, "reverse": True}
 BY_RATE: Any = {"activation": identity, "rate": jnp.tanh}
 CURRENTS = BY_RATE | LEAK
 ROWS = {
-    "few steps": Row(PLAIN, n_steps=4),
-    "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=4),
-    "few steps on a GPU": Row(Plan(unroll=8), n_steps=4, backend="gpu"),
+    "few steps": Row(PLAIN, n_steps=3),
+    "few steps, a batch of one": Row(Plan(squeezed=(0,)), (1,), n_steps=3),
+    "few steps on a GPU": Row(Plan(unroll=8), n_steps=3, backend="gpu"),
+    "some steps": Row(SMALL._replace(at_once=False), n_steps=4),
+    "some steps, shared": Row(SMALL._replace(**SHARED), n_steps=4, axis=AxisType.Explicit),
+    "some steps of many nodes": Row(BATCH._replace(at_once=False), n_steps=4, n_nodes=25),
+    "few nodes": Row(SMALL._replace(at_once=False), n_nodes=1),
+    "steps of one segment": Row(SMALL, n_steps=5),
     "own activation": Row(Plan(own_tanh), (1,), options=OWN),
     "own activation, unroll": Row(Plan(own_tanh, reverse=True, unroll=3), options=OWN | UNROLL),
     "one sequence": Row(SINGLE, ()),
@@ -240,6 +247,8 @@ def place(row: Row, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     The public functions do not run here: their `jax.jit` would keep what it decided.
     """
+    for name, limit in LIMITS.items():
+        monkeypatch.setattr(plan, name, limit)
     if row.backend != "cpu":
         monkeypatch.setattr(jax, "default_backend", lambda: row.backend)
     mesh = row.axis and jax.make_mesh((1,), ("devices",), axis_types=(row.axis,))
