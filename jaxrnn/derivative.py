@@ -118,10 +118,10 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
             # each of its entries, which takes five times as long (jax 0.12).
             r = jax.lax.optimization_barrier(r)
         known = _known(rule, step, r, dstep.x, jnp.matmul)
-    da = zero_where(step.is_padding, by_state if known is None else known + by_state)
+    da = by_state if known is None else known + by_state
     df = tangent_of(plan.activation)(f, da)
     dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))
-    return dh, (da, dh, None if leak is None else df)
+    return dh, (zero_where(step.is_padding, da), dh, None if leak is None else df)
 
 
 def _known(rule: _Rule, step: Steps, r: jax.Array, dx: Any, product: Product) -> Any:

@@ -75,8 +75,9 @@ class Steps(NamedTuple):
         return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self))
 
     def cleared(self) -> "Steps":
-        """With zeros in the padding of `x`, where NaN would reach gradients by 0 * NaN."""
-        return self._replace(x=zero_where(self.is_padding, self.x))
+        """With zeros in the padding, where NaN would reach gradients by 0 * NaN."""
+        x, leak = jax.tree.map(partial(zero_where, self.is_padding), (self.x, self.leak))
+        return self._replace(x=x, leak=leak)
 
 
 class Inputs(NamedTuple):

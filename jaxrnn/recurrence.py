@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Inputs, Steps, select, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
 from jaxrnn.plan import Plan, Product
@@ -71,8 +72,8 @@ class Trajectory(NamedTuple):
 
 
 def start_of(step: Steps, h_tm1: jax.Array, reset_to: jax.Array | None) -> jax.Array:
-    """The state that a step starts from, zero in the padding; also of several steps."""
-    return zero_where(step.is_padding, select(step.is_reset, reset_to, h_tm1))
+    """The state that a step starts from; also of several steps."""
+    return select(step.is_reset, reset_to, h_tm1)
 
 
 def rates(plan: Plan, start: jax.Array) -> jax.Array:
@@ -98,21 +99,22 @@ def settle(
     """
     h = f
     if leak is not None:
-        leak = zero_where(step.is_padding, leak)  # NaN there would reach gradients by 0 * NaN
         h = (1 - leak) * start + leak * f
     return select(step.is_padding, h_tm1, h)
 
 
 def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`a_t` and `f(a_t)` of a step from the state `start`, each `(*batch, n_nodes)`."""
-    r = rates(plan, start)
-    # Zero in the padding: with an infinite rate or slope of an activation, 0 * inf would be NaN.
-    r = r if plan.rate is None else zero_where(step.is_padding, r)
-    a = zero_where(step.is_padding, drive(params, step.x, r, plan.product))
+    # 0 times an infinite rate or slope would be NaN. The functions that are known have none.
+    of_rate = None if tangent_of(plan.rate) else step.is_padding
+    of_activation = None if tangent_of(plan.activation) else step.is_padding
+    r = zero_where(of_rate, rates(plan, zero_where(of_rate, start)))
+    a = zero_where(of_activation, drive(params, step.x, r, plan.product))
     if plan.as_sums:
         # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
         a = jax.lax.optimization_barrier(a)
-    return a, plan.activation(a).astype(a.dtype)  # which only drops a weak type
+    f = plan.activation(a).astype(a.dtype)  # which only drops a weak type
+    return zero_where(step.is_padding, a), f
 
 
 def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
