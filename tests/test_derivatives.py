@@ -43,9 +43,9 @@ def test_h0_need_not_be_a_value_of_the_activation(size: float) -> None:
     assert_close(derivatives(jnp.tanh), derivatives(lambda a: jnp.tanh(a)), 1e-4)
 
 
-@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize(
-    "derive", [lambda f: jax.grad(f, argnums=(0, 1, 2)), WAYS["forward over reverse"]]
+    ("n", "derive"),
+    [(1, lambda f: jax.grad(f, argnums=(0, 1, 2))), (3, WAYS["forward over reverse"])],
 )
 def test_any_function_of_a_step_that_treats_each_sequence_alone(n: int, derive: Any) -> None:
     """Layer normalisation over the nodes, with a gain of each sequence, under every option."""

@@ -343,13 +343,13 @@ RUN: dict[str, Any] = {
     **{"checkpoint_every": 2, "unroll": 1},
 }
 DRAWS = {"key": KEY, "n_features": 2, "dtype": float, "wx_init": zeros, "wh_init": zeros}
-PLAIN: dict[str, Any] = {"residual": False}
+PLAIN, ONE_WAY = {"residual": False}, (PARAMS, network(4, 4))
 VALID: dict[Callable[..., Any], dict[str, Any]] = {
     jaxrnn.rnn_step: {"params": PARAMS, "h": H, "x_t": X[:, 0], "leak": H, "rate": jnp.tanh},
     rnn_forward: RUN | {"params": PARAMS, "h0": H},
     jaxrnn.rnn_states: RUN | {"params": PARAMS, "h0": H},
     jaxrnn.rnn_bidirectional: RUN | {"params": PAIR, "h0": (H, H)},
-    rnn_stacked: RUN | {"layers": LAYERS, "h0": ((H, H), (H, H)), "dropout": 0.5, "key": KEY},
+    rnn_stacked: RUN | {"layers": ONE_WAY, "h0": (H, H), "dropout": 0.5, "key": KEY},
     jaxrnn.mask_padding: {"array": X, "lengths": np.array([5, 5, 5])},
     jaxrnn.init_params: DRAWS | {"n_nodes": 4},
     jaxrnn.init_stacked: DRAWS | {"n_nodes": (4, 3), "bidirectional": True, "b_init": zeros},

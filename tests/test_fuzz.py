@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrnn import rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states, rnn_step
-from jaxrnn.layers import LayerStates
+from jaxrnn import LayerStates, rnn_bidirectional, rnn_forward, rnn_stacked, rnn_states, rnn_step
 from jaxrnn.testing import strategies
 from jaxrnn.testing.strategies import DIRECTIONS, Sizes, is_floating
 from tests.helpers import (

@@ -210,7 +210,9 @@ def others(row: Row) -> dict[str, Any]:
     """The other arguments by name, with a sequence without steps where there are several."""
     lengths = row.n_steps - np.arange(np.prod(row.batch, dtype=int)) % row.n_steps
     lengths = np.where(lengths == 1, 0, lengths).reshape(row.batch)
-    arrays = {"lengths": lengths, "resets": numbers((*row.batch, row.n_steps), seed=1)[0] < -0.2}
+    resets = numbers((*row.batch, row.n_steps), seed=1)[0] < -0.2
+    resets.reshape(-1, row.n_steps)[:1, [0, -1]] = True  # so that it never reads `h0`
+    arrays = {"lengths": lengths, "resets": resets}
     rest = {name: arrays.get(name, each) for name, each in row.options.items()}
     return {name: each for name, each in rest.items() if name not in ("leak", "reset_to")}
 
