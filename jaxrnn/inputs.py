@@ -76,8 +76,10 @@ class Steps(NamedTuple):
 
     def cleared(self) -> "Steps":
         """With zeros in the padding, where NaN would reach gradients by 0 * NaN."""
-        x, leak = jax.tree.map(partial(zero_where, self.is_padding), (self.x, self.leak))
-        return self._replace(x=x, leak=leak)
+        mask, leak = self.is_padding, self.leak
+        if leak is not None and mask is not None and leak.shape[:-1] == mask.shape[:-1]:
+            leak = zero_where(mask, leak)  # one that sequences share has no padding
+        return self._replace(x=zero_where(mask, self.x), leak=leak)
 
 
 class Inputs(NamedTuple):

@@ -221,11 +221,11 @@ def poisoned(row: Row) -> Any:
     """The arguments with NaN or an infinity in what no sequence with steps reads.
 
     That is the padding of `x` and of `leak`, and an initial state that a reset replaces at once,
-    from either end. In the states of an empty sequence they stay.
+    from either end, unless padding comes before.
     """
     first, x, h0 = arguments(row)
     lengths = others(row).get("lengths", np.full(row.batch, row.n_steps))
-    padding, is_empty = np.arange(row.n_steps) >= lengths[..., None], lengths == 0
+    padding = np.arange(row.n_steps) >= lengths[..., None]
     resets = others(row).get("resets", np.zeros_like(padding))
     ends = np.stack([np.zeros_like(lengths), np.maximum(lengths - 1, 0)], axis=-1)
     is_replaced = np.all(np.take_along_axis(resets, ends, axis=-1), axis=-1)
@@ -237,10 +237,12 @@ def poisoned(row: Row) -> Any:
 
         return jax.tree.map(one, tree)
 
-    for name, where in (("leak", padding), ("reset_to", is_empty)):
-        if name in first:
-            first[name] = spoilt(where, np.inf, first[name])
-    return first, spoilt(padding, np.nan, x), spoilt(is_empty | is_replaced, np.nan, h0)
+    first |= {name: spoilt(padding, np.inf, first[name]) for name in first.keys() & {"leak"}}
+    return (
+        first,
+        spoilt(padding, np.nan, x),
+        spoilt(is_replaced & (lengths == row.n_steps), np.nan, h0),
+    )
 
 
 @pytest.fixture
