@@ -87,8 +87,8 @@ def rnn_forward(
     Args:
       params: the network.
       x: the sequence, `(*batch, n_steps, n_features)`, with any number of batch axes.
-      h0: the state before the first step. It broadcasts to `(*batch, n_nodes)`: `(n_nodes,)` is one
-        initial state for the whole batch. None is zero.
+      h0: the state before the first step, of finite numbers. It broadcasts to `(*batch, n_nodes)`:
+        `(n_nodes,)` is one initial state for the whole batch. None is zero.
       activation: any function of one step's `(*batch, n_nodes)` that treats each sequence alone and
         keeps shape and dtype. Most are elementwise. Layer normalisation over the nodes fits too,
         and so does a gain of each sequence. A function that mixes sequences is not noticed, and
@@ -127,8 +127,8 @@ def rnn_forward(
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what
         was fastest where it was measured: eight if the default backend of JAX is a GPU, and else
-        one. Say 8 when you export a program on a CPU for a GPU. A symbolic n_steps allows None
-        and 1.
+        one. Say 8 when you export a program on a CPU for a GPU. A symbolic n_steps allows only
+        None.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
