@@ -27,12 +27,11 @@ FEW_ROWS = 32
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
 
-# For up to so many steps, and for fewer nodes in small batches, the weights are multiplied step by
-# step: a product of all steps has to be handed over to a library, which takes longer (jax 0.12).
-SOME_STEPS, SOME_NODES = 16, 4
-
-# Up to so many steps a small batch has one segment: a loop over two or more would take longer.
-STEPS_OF_ONE_SEGMENT = 64
+# Up to so many steps there is one segment, as a loop over two or more would take longer; in small
+# batches, up to more. There so few steps, or so few nodes, multiply the weights step by step: a
+# product of all steps has to be handed over to a library, which takes longer (jax 0.12).
+SOME_STEPS, STEPS_OF_ONE_SEGMENT = 16, 64
+SOME_NODES = 4
 
 # With fewer steps, one sequence has no segments, nor has a derivative by the bias or the state
 # alone: they would cost up to 13 % more time (jax 0.12). With more they cost nothing, and one sum
@@ -120,10 +119,11 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     given["inputs_first"] = backend != "cpu" and not plan.as_sums
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
     shared = given["shared"] = not (is_symbolic or is_short) and may_be_shared(x)
-    is_little = n <= SOME_STEPS or (plan.as_sums and inputs.h0.shape[-1] < SOME_NODES)
+    is_little = plan.as_sums and (n <= SOME_STEPS or inputs.h0.shape[-1] < SOME_NODES)
     by_step = is_symbolic or (backend == "cpu" and (is_single or is_little))
     given["at_once"] = shared or not by_step
-    is_short |= (is_little and n < MANY_STEPS) or (plan.as_sums and n <= STEPS_OF_ONE_SEGMENT)
+    n_of_one = STEPS_OF_ONE_SEGMENT if plan.as_sums else SOME_STEPS
+    is_short |= n <= n_of_one or (is_little and n < MANY_STEPS)
     given["segment"] = None if is_short or shared else near_root(n)
     return plan._replace(**given)
 

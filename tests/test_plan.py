@@ -89,7 +89,7 @@ ROWS = {
     "few steps on a GPU": Row(Plan(unroll=8), n_steps=3, backend="gpu"),
     "some steps": Row(SMALL._replace(at_once=False), n_steps=4),
     "some steps, shared": Row(SMALL._replace(**SHARED), n_steps=4, axis=AxisType.Explicit),
-    "some steps of many nodes": Row(BATCH._replace(at_once=False), n_steps=4, n_nodes=25),
+    "some steps of many nodes": Row(BATCH, n_steps=4, n_nodes=25),
     "few nodes": Row(SMALL._replace(at_once=False), n_nodes=1),
     "steps of one segment": Row(SMALL, n_steps=5),
     "own activation": Row(Plan(own_tanh), (1,), options=OWN),
