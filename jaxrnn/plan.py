@@ -32,9 +32,11 @@ FEW_STEPS = 4
 # over all steps would err by 40 epsilons.
 MANY_STEPS = 4096
 
-# XLA launches the kernels of so many steps together on GPUs (jax 0.11), and on TPUs a loop of one
-# step waits for memory (by XLA's own estimate, jax 0.12).
+# XLA launches the kernels of so many steps together on GPUs (jax 0.11); for TPUs see below.
 STEPS_ON_ACCELERATORS = 8
+
+# The rows of a tile of a TPU's memory.
+ROWS_OF_TILE = 8
 
 
 class Plan(NamedTuple):
@@ -53,6 +55,8 @@ class Plan(NamedTuple):
       segment: how many steps the rule takes together, in sums and in products; None is all.
       at_once: whether the rule multiplies the inputs and states of a segment by the tangents of
         their weights in one product, not step by step.
+      derivative: the plan of a loop whose derivative is JAX's own, where it is to be another loop
+        than the one forward.
       shared: whether devices may each hold a part of the batch, and XLA communicates between them,
         which it does not inside `jax.shard_map`; False where it changes nothing.
     """
@@ -68,6 +72,7 @@ class Plan(NamedTuple):
     segment: int | None = None
     at_once: bool = False
     shared: bool = False
+    derivative: "Plan | None" = None
 
     @property
     def product(self) -> Product:
@@ -87,34 +92,54 @@ def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
     """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)  # comparisons with a symbol may be undecidable
+    is_few = not is_symbolic and n_steps <= FEW_STEPS
     unroll = 1 if backend == "cpu" or is_symbolic else STEPS_ON_ACCELERATORS
     given: Any = {name: options[name] for name in ("activation", "rate", "reverse")}
     given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
-    if backend == "tpu":
-        # Never timed. By XLA's estimate of cycles for a v5e this is the best scan by hand, and the
-        # rule takes 2 to 16 times as many (jax 0.12).
-        return PLAIN._replace(**given, inputs_first=True)
+    given["inputs_first"] = backend != "cpu" and not is_few
     # The rule computes a rate several times: of one as dear as softplus, JAX's own, which
     # keeps the slope, takes 0.6 to 0.8 times as long (jax 0.12).
     slopes = tangent_of(options["activation"]), tangent_of(options["rate"])
     if None in slopes or options["rate"] is jax.nn.softplus:
         # Not squeezed, as a function of the user's may read a value of each sequence.
         return PLAIN._replace(**given)
+    if backend == "tpu":
+        return PLAIN._replace(**given) if is_few else _on_tpu(PLAIN._replace(**given), inputs)
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_symbolic or (is_single and n_steps < MANY_STEPS)
-    has_leak = inputs.leak_of(inputs.steps) is not None
-    if (not is_symbolic and n_steps <= FEW_STEPS) or (is_single and is_short and has_leak):
+    if is_few or (is_single and is_short and inputs.leak_of(inputs.steps) is not None):
         return PLAIN._replace(**given)
-    plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
-    # On accelerators a step costs what it launches, even for one sequence.
-    given["inputs_first"] = backend != "cpu" and not plan.as_sums
-    # Devices would add up the gradients of the weights once a segment, so there is one segment.
+    is_small = backend == "cpu" and _is_small(params, inputs)
+    plan = SINGLE if is_single else SMALL if is_small else BATCH
+    # Devices would add up the gradients of the weights once a segment, so there is one segment. On
+    # GPUs a segment is launched, and eight steps in an iteration keep no more than scans by hand.
     shared = given["shared"] = not is_short and may_be_shared(x)
     given["at_once"] = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
-    given["segment"] = None if is_short or shared else near_root(n_steps)
+    is_one = is_short or shared or (backend != "cpu" and n_steps < MANY_STEPS)
+    given["segment"] = None if is_one else near_root(n_steps)
     return plan._replace(**given)
+
+
+def _on_tpu(plan: Plan, inputs: Inputs) -> Plan:
+    """The plan for a TPU, by XLA's estimate of cycles: `python -m bench.accelerators tpu`.
+
+    The rule would take up to three times the cycles of JAX's own derivative (jax 0.12).
+    """
+    *batch, n_nodes = inputs.h0.shape
+    n_rows, n_features = math.prod(batch), inputs.steps.x.shape[-1]
+    if not (isinstance(n_rows, int) and isinstance(inputs.n_steps, int)):
+        return plan
+    # In a derivative eight steps share the operations that are no products, each of which has a
+    # fixed cost. Forward, a step whose batch fills a tile is one operation, and eight are more.
+    is_filled = n_rows >= ROWS_OF_TILE and plan.unroll == STEPS_ON_ACCELERATORS
+    # Inputs first add a sum over all steps to a derivative. They pay where the other products of
+    # inputs cost most beside the rest.
+    is_narrow = n_nodes <= 128 and n_features >= 16 and inputs.leak_of(inputs.steps) is None
+    is_first = n_rows > 1 and (n_rows <= ROWS_OF_TILE or is_narrow)
+    derivative = plan._replace(inputs_first=is_first)
+    return plan._replace(unroll=1 if is_filled else plan.unroll, derivative=derivative)
 
 
 def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs) -> Plan:

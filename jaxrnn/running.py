@@ -48,6 +48,7 @@ def _as_planned(params: Params, inputs: Inputs, options: Any) -> Trajectory:
         return Trajectory(inputs.h0, nothing, nothing, None)
     plan = plan_for(params, inputs, options)
     inputs = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), inputs)
-    last, *states = (loop_by_rule if plan.by_rule else loop)(plan, params, inputs)
+    looped = loop_by_rule if plan.by_rule or plan.derivative is not None else loop
+    last, *states = looped(plan, params, inputs)
     expand = partial(jax.lax.expand_dims, dimensions=[axis + 1 for axis in plan.squeezed])
     return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))
