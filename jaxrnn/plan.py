@@ -35,6 +35,11 @@ MANY_STEPS = 4096
 # XLA launches the kernels of so many steps together on GPUs (jax 0.11); for TPUs see below.
 STEPS_ON_ACCELERATORS = 8
 
+# With fewer steps there is one segment on GPUs: to launch segments costs up to a third of what the
+# gradient launches, and the scan with eight steps in an iteration keeps more. With more steps one
+# segment would keep up to 1.3 times as much (jax 0.12, `python -m bench.accelerators gpu`).
+LONG_ON_GPUS = 1024
+
 # The rows of a tile of a TPU's memory.
 ROWS_OF_TILE = 8
 
@@ -103,7 +108,8 @@ def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
     if None in slopes or options["rate"] is jax.nn.softplus:
         # Not squeezed, as a function of the user's may read a value of each sequence.
         return PLAIN._replace(**given)
-    if backend == "tpu":
+    # With a shared batch, JAX's own would add up the gradients of the weights in each iteration.
+    if backend == "tpu" and not may_be_shared(x):
         return PLAIN._replace(**given) if is_few else _on_tpu(PLAIN._replace(**given), inputs)
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
@@ -113,11 +119,10 @@ def plan_for(params: Params, inputs: Inputs, options: Any) -> Plan:
         return PLAIN._replace(**given)
     is_small = backend == "cpu" and _is_small(params, inputs)
     plan = SINGLE if is_single else SMALL if is_small else BATCH
-    # Devices would add up the gradients of the weights once a segment, so there is one segment. On
-    # GPUs a segment is launched, and eight steps in an iteration keep no more than scans by hand.
+    # Devices would add up the gradients of the weights once a segment, so there is one segment.
     shared = given["shared"] = not is_short and may_be_shared(x)
     given["at_once"] = shared or (not is_symbolic and (plan.at_once or backend != "cpu"))
-    is_one = is_short or shared or (backend != "cpu" and n_steps < MANY_STEPS)
+    is_one = is_short or shared or (backend != "cpu" and n_steps < LONG_ON_GPUS)
     given["segment"] = None if is_one else near_root(n_steps)
     return plan._replace(**given)
 

@@ -122,7 +122,9 @@ ROWS = {
         FIRST_3._replace(derivative=THREE), (2, 5), options=UNROLL, backend="tpu"
     ),
     "large, shared": Row(BATCHED._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
-    "shared, on a TPU": Row(ON_TPU, (2, 5), axis=AxisType.Explicit, backend="tpu"),
+    "shared, on a TPU": Row(
+        ON_GPU._replace(shared=True), (2, 5), axis=AxisType.Explicit, backend="tpu"
+    ),
     "symbolic batch on a TPU": Row(FIRST_8, symbols=("n, ...", "n, ..."), backend="tpu"),
 }
 
