@@ -125,9 +125,9 @@ def rnn_forward(
         is least near the square root of n_steps, for up to a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what
-        was fastest where it was measured: eight if the default backend of JAX is a GPU, and else
-        one. Say 8 when you export a program on a CPU for a GPU. A symbolic n_steps allows None
-        and 1.
+        is best for the default backend of JAX: one on CPUs, eight on GPUs, on TPUs one forward and
+        eight in derivatives. Say 8 when you export a program on a CPU for another device. A
+        symbolic n_steps allows None and 1.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
