@@ -177,7 +177,8 @@ def columns(kinds: dict[str, dict[str, Row]]) -> Row:
         if kind == GRADIENT:
             found["a step, gradient"] = f"{mine['cost'] / mine['steps']:,.1f}"
             found["loops"] = str(mine["loops"])
-            found["bytes, gradient"] = mine["bytes"] / best["bytes"]
+            both = mine["bytes"], best["bytes"]  # either may need none
+            found["bytes, gradient"] = both[0] / both[1] if all(both) else None
     return found
 
 
