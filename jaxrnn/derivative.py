@@ -43,9 +43,12 @@ def loop_by_rule(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
 
 @partial(loop_by_rule.defjvp, symbolic_zeros=True)
 def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajectory]:
-    (params, inputs), out = primals, loop_by_rule(plan, *primals)
     # None in place of the tangents of what is not differentiated, which then cost nothing.
-    dparams, dinputs = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
+    tangents = jax.tree.map(lambda d: None if isinstance(d, SymbolicZero) else d, tangents)
+    if plan.derivative is not None:
+        both: tuple[Any, Any] = along(partial(loop, plan.derivative), primals, tangents)
+        return both
+    (params, inputs), (dparams, dinputs), out = primals, tangents, loop_by_rule(plan, *primals)
     plan = plan_derivative(plan, inputs, dparams, dinputs)
     rule = _Rule(plan, params, inputs, out, dparams, dinputs)
     dh0 = jnp.zeros_like(inputs.h0) if dinputs.h0 is None else dinputs.h0
@@ -55,15 +58,15 @@ def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajector
     return out, Trajectory(dlast, *dout)
 
 
-def along(function: Callable[..., jax.Array], primals: Any, tangents: Any) -> Any:
-    """The tangent of a function; None in the tangents is zero, and without any there is None."""
+def along(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """The value and the tangent of a function; None in the tangents is zero, and all None both."""
     each: Any = partial(jax.tree.map, is_leaf=lambda leaf: leaf is None)
     moving = each(lambda primal, d: None if d is None else primal, primals, tangents)
 
-    def of_moving(*moved: Any) -> jax.Array:
+    def of_moving(*moved: Any) -> Any:
         return function(*each(lambda mine, p: p if mine is None else mine, moved, primals))
 
-    return jax.jvp(of_moving, moving, tangents)[1] if jax.tree.leaves(tangents) else None
+    return jax.jvp(of_moving, moving, tangents) if jax.tree.leaves(tangents) else (None, None)
 
 
 class _Rule(NamedTuple):
@@ -109,7 +112,7 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
     f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))
 
     before, dbefore = (h_tm1, inputs.reset_to), (dh_tm1, dinputs.reset_to)
-    start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)
+    start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)[1]
     r = rates(plan, start)
     by_state = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
     if not plan.at_once:
@@ -120,14 +123,14 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
         known = _known(rule, step, r, dstep.x, jnp.matmul)
     da = by_state if known is None else known + by_state
     df = tangent_of(plan.activation)(f, da)
-    dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))
+    dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))[1]
     return dh, (zero_where(step.is_padding, da), dh, None if leak is None else df)
 
 
 def _known(rule: _Rule, step: Steps, r: jax.Array, dx: Any, product: Product) -> Any:
     """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several; None if all are zero."""
     primals, tangents = (rule.params, step.x, r), (rule.dparams, dx, None)
-    return along(partial(drive, product=product), primals, tangents)
+    return along(partial(drive, product=product), primals, tangents)[1]
 
 
 def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> Any:

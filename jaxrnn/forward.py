@@ -126,9 +126,9 @@ def rnn_forward(
         is least near the square root of n_steps, for up to a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what
-        was fastest where it was measured: eight if the default backend of JAX is a GPU, and else
-        one. Say 8 when you export a program on a CPU for a GPU. A symbolic n_steps allows only
-        None.
+        is best for the default backend of JAX: one on CPUs, eight on GPUs, on TPUs one forward and
+        eight in derivatives. Say 8 when you export a program on a CPU for another device. A
+        symbolic n_steps allows None alone.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
@@ -312,6 +312,7 @@ def _as_planned(params: Params, inputs: Inputs, options: dict[str, Any]) -> Traj
         return Trajectory(inputs.h0, nothing, nothing, None)
     plan = plan_for(params, inputs, options)
     inputs = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), inputs)
-    last, *states = (loop_by_rule if plan.by_rule else loop)(plan, params, inputs)
+    has_rule = plan.by_rule or plan.derivative is not None
+    last, *states = (loop_by_rule if has_rule else loop)(plan, params, inputs)
     expand = partial(jax.lax.expand_dims, dimensions=[axis + 1 for axis in plan.squeezed])
     return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))

@@ -17,30 +17,53 @@ from jaxrnn.sharing import may_be_shared, spec_of
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
-# A batch whose step has up to this many multiplications, not counting those that `jax.vmap` adds,
-# and weights of up to so many rows, computes the products of the loop forward as sums of written
-# out terms. XLA on CPUs then compiles the whole loop as one function, where it would call a library
-# for each product, which takes longer than the arithmetic (jax 0.12).
-FEW_MULTIPLICATIONS = 4096
-FEW_ROWS = 32
-
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
 
-# Up to so many steps there is one segment, as a loop over two or more would take longer; in small
-# batches, up to more. There so few steps, or so few nodes, multiply the weights step by step: a
-# product of all steps has to be handed over to a library, which takes longer (jax 0.12).
-SOME_STEPS, STEPS_OF_ONE_SEGMENT = 16, 64
-SOME_NODES = 4
+# In a small batch so few steps, or nodes, multiply the weights step by step: a product of all steps
+# has to be handed over to a library, which takes longer. More steps have one segment (jax 0.12).
+SOME_STEPS, SOME_NODES, STEPS_OF_ONE_SEGMENT = 16, 4, 64
 
 # With fewer steps, one sequence has no segments, nor has a derivative by the bias or the state
 # alone: they would cost up to 13 % more time (jax 0.12). With more they cost nothing, and one sum
 # over all steps would err by 40 epsilons.
 MANY_STEPS = 4096
 
-# XLA launches the kernels of so many steps together on GPUs (jax 0.11), and on TPUs a loop of one
-# step waits for memory (by XLA's own estimate, jax 0.12).
-STEPS_ON_ACCELERATORS = 8
+# A small batch has weights of at most so many rows.
+FEW_ROWS = 32
+
+# The rows of a tile of a TPU's memory.
+ROWS_OF_TILE = 8
+
+
+class Backend(NamedTuple):
+    """What is best on a backend: measured on CPUs, and what XLA compiles for the others.
+
+    `python -m bench` and `python -m bench.accelerators` show it (jax 0.12).
+
+    Attributes:
+      unroll: steps in an iteration. XLA launches the kernels of eight together on GPUs, and on TPUs
+        a loop of one waits for memory.
+      inputs_first: as in `Plan`. In a loop a product is one more launch, but on CPUs a sum that
+        need not be kept.
+      few_multiplications: in each step up to which a batch is small, not counting those that
+        `jax.vmap` adds. Then a product is a sum of terms that are written out, of which XLA on CPUs
+        compiles the whole loop as one function. To call a library takes longer than the arithmetic.
+      steps_of_one_segment: up to which there is one, as a loop over two or more takes longer, or
+        launches more. With more steps than that, a GPU would keep up to 1.3 times as much.
+    """
+
+    unroll: int
+    inputs_first: bool
+    few_multiplications: int
+    steps_of_one_segment: int
+
+
+BACKENDS = {
+    "cpu": Backend(1, False, 4096, 16),
+    "gpu": Backend(8, True, 0, 1024),
+    "tpu": Backend(8, True, 0, 1024),
+}
 
 
 class Plan(NamedTuple):
@@ -59,6 +82,8 @@ class Plan(NamedTuple):
       segment: how many steps the rule takes together, in sums and in products; None is all.
       at_once: whether the rule multiplies the inputs and states of a segment by the tangents of
         their weights in one product, not step by step.
+      derivative: the plan of a loop whose derivative is JAX's own, where it is to be another loop
+        than the one forward.
       shared: whether devices may each hold a part of the batch, and XLA communicates between them,
         which it does not inside `jax.shard_map`; False where it changes nothing.
     """
@@ -74,6 +99,7 @@ class Plan(NamedTuple):
     segment: int | None = None
     at_once: bool = False
     shared: bool = False
+    derivative: "Plan | None" = None
 
     @property
     def product(self) -> Product:
@@ -92,40 +118,59 @@ SMALL = BATCH._replace(as_sums=True)
 def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
+    on = BACKENDS.get(backend, BACKENDS["gpu"])
     is_symbolic = not isinstance(n_steps, int)
     n = SOME_STEPS if is_symbolic else n_steps  # comparisons with a symbol may be undecidable
-    unroll = 1 if backend == "cpu" or is_symbolic else STEPS_ON_ACCELERATORS
+    unroll = 1 if is_symbolic else on.unroll
     given: dict[str, Any] = {name: options[name] for name in ("activation", "rate", "reverse")}
     given["unroll"] = unroll if options["unroll"] is None else options["unroll"]
-    if backend == "tpu":
-        # Never timed. By XLA's estimate of cycles for a v5e this is the best scan by hand, and the
-        # rule takes 2 to 16 times as many (jax 0.12).
-        return PLAIN._replace(**given, inputs_first=True)
+    given["inputs_first"] = on.inputs_first and n > FEW_STEPS
     # The rule computes a rate several times: of one as dear as softplus, JAX's own, which
     # keeps the slope, takes 0.6 to 0.8 times as long (jax 0.12).
     slopes = tangent_of(options["activation"]), tangent_of(options["rate"])
     if None in slopes or options["rate"] is jax.nn.softplus:
         # Not squeezed, as a function of the user's may read a value of each sequence.
         return PLAIN._replace(**given)
+    # With a shared batch, JAX's own would add up the gradients of the weights in each iteration.
+    if backend == "tpu" and n > FEW_STEPS and not may_be_shared(x):
+        return _on_tpu(PLAIN._replace(**given), inputs)
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_single and n < MANY_STEPS
-    has_leak = inputs.leak_of(inputs.steps) is not None
-    if n <= FEW_STEPS or (is_short and has_leak):
+    if n <= FEW_STEPS or (is_short and inputs.leak_of(inputs.steps) is not None):
         return PLAIN._replace(**given)
-    plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
-    # On accelerators a step costs what it launches, even for one sequence.
-    given["inputs_first"] = backend != "cpu" and not plan.as_sums
+    is_small = _is_small(params, inputs, on.few_multiplications)
+    plan = SINGLE if is_single else SMALL if is_small else BATCH
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
     shared = given["shared"] = not (is_symbolic or is_short) and may_be_shared(x)
     is_little = plan.as_sums and (n <= SOME_STEPS or inputs.h0.shape[-1] < SOME_NODES)
-    by_step = is_symbolic or (backend == "cpu" and (is_single or is_little))
+    by_step = is_symbolic or is_little or (is_single and backend == "cpu")
     given["at_once"] = shared or not by_step
-    n_of_one = STEPS_OF_ONE_SEGMENT if plan.as_sums else SOME_STEPS
+    n_of_one = STEPS_OF_ONE_SEGMENT if plan.as_sums else on.steps_of_one_segment
     is_short |= n <= n_of_one or (is_little and n < MANY_STEPS)
     given["segment"] = None if is_short or shared else near_root(n)
     return plan._replace(**given)
+
+
+def _on_tpu(plan: Plan, inputs: Inputs) -> Plan:
+    """The plan for a TPU, by XLA's estimate of cycles: `python -m bench.accelerators tpu`.
+
+    The rule would take up to three times the cycles of JAX's own derivative (jax 0.12).
+    """
+    *batch, n_nodes = inputs.h0.shape
+    n_rows, n_features = math.prod(batch), inputs.steps.x.shape[-1]
+    if not (isinstance(n_rows, int) and isinstance(inputs.n_steps, int)):
+        return plan
+    # In a derivative eight steps share the operations that are no products, each of which has a
+    # fixed cost. Forward, a step whose batch fills a tile is one operation, and eight are more.
+    is_filled = n_rows >= ROWS_OF_TILE and plan.unroll == BACKENDS["tpu"].unroll
+    # Inputs first add a sum over all steps to a derivative. They pay where the other products of
+    # inputs cost most beside the rest.
+    is_narrow = n_nodes <= 128 and n_features >= 16 and inputs.leak_of(inputs.steps) is None
+    is_first = n_rows > 1 and (n_rows <= ROWS_OF_TILE or is_narrow)
+    derivative = plan._replace(inputs_first=is_first)
+    return plan._replace(unroll=1 if is_filled else plan.unroll, derivative=derivative)
 
 
 def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs) -> Plan:
@@ -138,12 +183,12 @@ def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs
     return plan._replace(at_once=False, segment=segment)
 
 
-def _is_small(params: Params, inputs: Inputs) -> bool:
+def _is_small(params: Params, inputs: Inputs, few_multiplications: int) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_rows = [weights.shape[0] for weights in (params.wx, params.wh) if weights is not None]
     n = math.prod(inputs.h0.shape) * sum(n_rows)  # it may be symbolic
     is_wide = inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
-    is_few = isinstance(n, int) and 0 < n <= FEW_MULTIPLICATIONS and max(n_rows) <= FEW_ROWS
+    is_few = isinstance(n, int) and 0 < n <= few_multiplications and max(n_rows) <= FEW_ROWS
     return is_few and is_wide
 
 

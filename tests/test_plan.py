@@ -73,11 +73,22 @@ class Row(NamedTuple):
 
 
 # In place of those of jaxrnn, so that the calls can be small.
-LIMITS = {"FEW_STEPS": 3, "SOME_STEPS": 4, "SOME_NODES": 2, "STEPS_OF_ONE_SEGMENT": 5}
+LIMITS: dict[str, Any] = {
+    "FEW_STEPS": 3,
+    "SOME_STEPS": 4,
+    "SOME_NODES": 2,
+    "STEPS_OF_ONE_SEGMENT": 5,
+}
+ON_CPU = {"cpu": plan.BACKENDS["cpu"]._replace(steps_of_one_segment=4)}
+LIMITS |= {"BACKENDS": plan.BACKENDS | ON_CPU}
 SUMS, BATCHED = SMALL._replace(segment=2), BATCH._replace(segment=2)
 FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
-ON_TPU = PLAIN._replace(inputs_first=True, unroll=8)
+FIRST_8 = PLAIN._replace(inputs_first=True, unroll=8)
+EIGHT, TURNED_3 = Plan(unroll=8), Plan(unroll=3, reverse=True)
+FIRST_3 = TURNED_3._replace(**FIRST)
+ON_TPU = FIRST_8._replace(unroll=1, derivative=EIGHT)
+ON_GPU = BATCH._replace(inputs_first=True, unroll=8)
 STEPS, OF_ONE = ("_, _, n_steps, _", "..."), ("n_steps, _", "...")
 LEAK, OWN = {"leak": (1,)}, {"activation": own_tanh}
 UNROLL = {"unroll": 3, "reverse": True}
@@ -111,8 +122,11 @@ ROWS = {
     "small, prime steps, leak": Row(SUMS, (2,), 7, options=LEAK),
     "small, an axis of one": Row(SUMS._replace(squeezed=(0,)), (1, 2)),
     "small, symbolic steps": Row(SUMS._replace(segment=None, at_once=False), symbols=STEPS),
-    "small on a GPU": Row(SUMS._replace(unroll=8), backend="gpu"),
-    "small on a GPU, unroll": Row(SUMS, options={"unroll": 1}, backend="gpu"),
+    "small on a GPU, unroll": Row(ON_GPU._replace(unroll=1), options={"unroll": 1}, backend="gpu"),
+    "long on a GPU": Row(ON_GPU._replace(segment=64), (2,), 4096, 2, backend="gpu"),
+    "one sequence on a GPU, leak": Row(
+        FIRST_8._replace(squeezed=(0,)), (1,), options=LEAK, backend="gpu"
+    ),
     "small, bfloat16": Row(BATCHED, dtype=jnp.bfloat16),
     "small, shared": Row(SUMS._replace(**SHARED), axis=AxisType.Explicit),
     "a batch of one, shared": Row(SUMS._replace(**SHARED), (1,), axis=AxisType.Explicit),
@@ -128,13 +142,24 @@ ROWS = {
     "small, currents": Row(SUMS._replace(**BY_RATE), options=CURRENTS),
     "large, currents": Row(BATCHED._replace(**BY_RATE), n_nodes=25, options=CURRENTS),
     "one sequence, rate": Row(SINGLE._replace(rate=jnp.tanh), (), options={"rate": jnp.tanh}),
-    "large on a GPU": Row(BATCHED._replace(**FIRST, unroll=8), n_nodes=25, backend="gpu"),
-    "large on a TPU": Row(ON_TPU, n_nodes=25, backend="tpu"),
+    "large on a GPU": Row(ON_GPU, n_nodes=25, backend="gpu"),
+    "few steps on a TPU": Row(Plan(unroll=8), n_steps=3, backend="tpu"),
     "own activation on a TPU": Row(
-        ON_TPU._replace(activation=own_tanh), options=OWN, backend="tpu"
+        FIRST_8._replace(activation=own_tanh), options=OWN, backend="tpu"
+    ),
+    "one sequence on a TPU": Row(FIRST_8._replace(derivative=EIGHT), (), backend="tpu"),
+    "few rows on a TPU, leak": Row(
+        FIRST_8._replace(derivative=FIRST_8), n_nodes=25, options=LEAK, backend="tpu"
+    ),
+    "many rows on a TPU": Row(ON_TPU, (2, 5), backend="tpu"),
+    "many rows on a TPU, unroll": Row(
+        FIRST_3._replace(derivative=TURNED_3), (2, 5), options=UNROLL, backend="tpu"
     ),
     "large, shared": Row(BATCHED._replace(**SHARED), n_nodes=25, axis=AxisType.Auto),
-    "large, shared, on a TPU": Row(ON_TPU, n_nodes=25, axis=AxisType.Explicit, backend="tpu"),
+    "shared, on a TPU": Row(
+        ON_GPU._replace(shared=True), (2, 5), axis=AxisType.Explicit, backend="tpu"
+    ),
+    "symbolic batch on a TPU": Row(FIRST_8, symbols=("n, ...", "n, ..."), backend="tpu"),
 }
 
 
@@ -437,26 +462,20 @@ KINDS: dict[str, Any] = {
     "gradient, all states": jax.grad(partial(total, ROWS["small"], {"unroll": 1})),
 }
 over_kinds = pytest.mark.parametrize("kind", KINDS)
-# Of the loops over the steps forward, over the segments, and over the steps of a segment. One
-# sequence has no segments.
-IN_LOOPS = {"small": [0, 2, 1], "large": [1, 2, 1], "one sequence": [1, 1]}
+over_rows = pytest.mark.parametrize(
+    "row", [ROWS["one sequence on a GPU"], ROWS["large on a GPU"]], ids=["one sequence", "large"]
+)
 
 
 @over_kinds
-@pytest.mark.parametrize(
-    ("row", "in_loops"),
-    [
-        pytest.param(ROWS[name]._replace(backend="gpu"), counts, id=name)
-        for name, counts in IN_LOOPS.items()
-    ],
-)
+@over_rows
 @pytest.mark.usefixtures("place")
-def test_on_gpus_a_step_has_one_product(row: Row, in_loops: list[int], kind: str) -> None:
-    """None in a small network's, forward. Also under `vmap`, which adds no loop and no product."""
+def test_on_gpus_a_step_has_one_product(row: Row, kind: str) -> None:
+    """In the one loop forward, and in the one backward. Also under `vmap`, which adds neither."""
     function, args = KINDS[kind], arguments(row)
     for _ in range(3):
-        counts = products_in_loops(function, args, "cuda")
-        assert counts == (in_loops[:1] if kind == "forward" else in_loops)
+        in_loops = products_in_loops(function, args, "cuda")
+        assert in_loops == ([1] if kind == "forward" else [1, 1])
         function, args = jax.vmap(function), jax.tree.map(lambda array: np.stack([array] * 3), args)
 
 
@@ -468,12 +487,10 @@ def test_small_products_are_sums() -> None:
     assert n_products(forward, *arguments(ROWS["large"])) > 0
 
 
-@pytest.mark.parametrize(
-    ("row", "of_loops"), [(ROWS["one sequence on a GPU"], "88"), (ROWS["large on a GPU"], "881")]
-)
+@over_rows
 @pytest.mark.usefixtures("place")
-def test_on_gpus_eight_steps_are_in_one_iteration(row: Row, of_loops: str) -> None:
-    """Forward and backward. One segment is in an iteration."""
+def test_on_gpus_eight_steps_are_in_one_iteration(row: Row) -> None:
+    """Forward and backward."""
     gradient = jax.grad(partial(total, row, {}))
     program = str(jax.make_jaxpr(gradient)(*arguments(row)))
-    assert re.findall(r"unroll=(\d+)", program) == list(of_loops)
+    assert re.findall(r"unroll=(\d+)", program) == ["8", "8"]
