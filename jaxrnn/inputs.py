@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import jax
@@ -45,8 +46,10 @@ class Options(TypedDict, total=False):
 WHERE_LAYERS_DIFFER = " (where layers differ, call rnn_states for one after the other)"
 
 _KINDS = Options.__annotations__
-STATIC = {name: _KINDS[name].__metadata__[0] for name in _KINDS if "Static" in repr(_KINDS[name])}
-DEFAULTS: Any = {name: STATIC[name].default if name in STATIC else None for name in _KINDS}
+STATIC = {name: of.__metadata__[0] for name, of in _KINDS.items() if hasattr(of, "__metadata__")}
+DEFAULTS: Any = dict.fromkeys(_KINDS) | {name: each.default for name, each in STATIC.items()}
+# Of `rnn_stacked` alone.
+STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 
 class Steps(NamedTuple):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
@@ -11,15 +10,11 @@ from jax.typing import ArrayLike
 
 from jaxrnn.errors import AN_RNN_PARAMS, noting, require
 from jaxrnn.forward import run
-from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
+from jaxrnn.inputs import WHERE_LAYERS_DIFFER, Options, zero_where
 from jaxrnn.jitting import jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, named, split_key
-from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
 from jaxrnn.sharing import bernoulli_like
-
-# Beside the options of `rnn_forward`; its default says that it may not be None.
-STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -208,7 +203,7 @@ def rnn_stacked(
     check_sequence("h0", h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
-    goes_up = jax.vmap(partial(rates, Plan(rate=options.get("rate"))), -2, -2)  # of each step
+    goes_up = jax.vmap(partial(rates, options.get("rate")), -2, -2)  # of each step
     of_directions, last = list[jax.Array](), list[Any]()
     for i, (layer, state) in enumerate(zip(layers, h0, strict=True)):
         if i > 0:
@@ -238,8 +233,8 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
 
 
 def _drop(key: jax.Array, probability: float, h: jax.Array) -> jax.Array:
-    stays, kept = bernoulli_like(h, key, 1 - probability), jnp.asarray(1 - probability, h.dtype)
-    return jnp.where(stays, h / kept, jnp.zeros_like(h))
+    stays = bernoulli_like(h, key, 1 - probability)
+    return zero_where(~stays, h / (1 - probability))
 
 
 def check_layers(layers: Any) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.activations import tangent_of
-from jaxrnn.inputs import Inputs, Steps, select, zero_where
+from jaxrnn.inputs import Function, Inputs, Steps, select, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
 from jaxrnn.plan import Plan, Product
 
@@ -76,9 +76,9 @@ def start_of(step: Steps, h_tm1: jax.Array, reset_to: jax.Array | None) -> jax.A
     return select(step.is_reset, reset_to, h_tm1)
 
 
-def rates(plan: Plan, start: jax.Array) -> jax.Array:
+def rates(rate: Function | None, start: jax.Array) -> jax.Array:
     """`rate(h_{t-1})`, without a rate the state itself; of several steps if it is elementwise."""
-    return start if plan.rate is None else plan.rate(start).astype(start.dtype)
+    return start if rate is None else rate(start).astype(start.dtype)
 
 
 def drive(
@@ -108,7 +108,7 @@ def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax
     # 0 times an infinite rate or slope would be NaN. The functions that are known have none.
     of_rate = None if tangent_of(plan.rate) else step.is_padding
     of_activation = None if tangent_of(plan.activation) else step.is_padding
-    r = zero_where(of_rate, rates(plan, zero_where(of_rate, start)))
+    r = zero_where(of_rate, rates(plan.rate, zero_where(of_rate, start)))
     a = zero_where(of_activation, drive(params, step.x, r, plan.product))
     if plan.as_sums:
         # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
@@ -128,10 +128,8 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
         t, step = now
-        # By the rule only results need be masked, as it differentiates no value of this loop.
-        step = steps.at(t) if plan.by_rule else inputs.padded(step, t)
+        step = inputs.padded(steps.at(t) if plan.by_rule else step, t)
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
-        step = inputs.padded(step, t)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
         return h, (a, h, None if leak is None else f)

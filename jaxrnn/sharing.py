@@ -38,7 +38,7 @@ def alike(
 
 def _spec_of_batch(arrays: list[Any], n_axes: int) -> tuple[Any, ...]:
     """For each axis of the batch the axis of the mesh that shares it in any array."""
-    specs = [jax.typeof(array).sharding.spec[:n_axes] for array in arrays]
+    specs = [spec_of(array)[:n_axes] for array in arrays]
     return tuple(next(filter(None, names), None) for names in zip(*specs, strict=True))
 
 
