@@ -30,8 +30,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Inputs, Steps, cut, index, select, zero_where
 from jaxrnn.params import Params
-from jaxrnn.plan import Plan, Product, plan_derivative
-from jaxrnn.recurrence import Trajectory, drive, in_segments, loop, rates, settle, start_of
+from jaxrnn.plan import Plan, plan_derivative
+from jaxrnn.recurrence import Product, Trajectory, drive, in_segments, loop, rates, settle, start_of
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +13,6 @@ from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Function, Inputs
 from jaxrnn.params import Params
 from jaxrnn.sharing import may_be_shared, spec_of
-
-Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 # A batch whose step has up to this many multiplications, not counting those that `jax.vmap` adds,
 # and weights of up to so many rows, computes the products of the loop forward as sums of written
@@ -76,22 +73,12 @@ class Plan(NamedTuple):
     at_once: bool = False
     shared: bool = False
 
-    @property
-    def product(self) -> Product:
-        """How a step multiplies: `array @ weights`."""
-        return _sum_of_products if self.as_sums else jnp.matmul
 
-
-# The kinds of plans, which `plan_for` alters: by JAX's own derivative; and by the rule, for one
-# sequence, for a batch, and for a batch so small that its products are sums.
-PLAIN = Plan()
-SINGLE = Plan(by_rule=True)
-BATCH = Plan(by_rule=True, at_once=True)
-SMALL = BATCH._replace(as_sums=True)
+PLAIN = Plan()  # by JAX's own derivative
 
 
 def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
-    """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
+    """Decide how to run a network, from its functions, its sizes and its devices."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     is_symbolic = not isinstance(n_steps, int)
     n = SOME_STEPS if is_symbolic else n_steps  # comparisons with a symbol may be undecidable
@@ -115,7 +102,7 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     has_leak = inputs.leak_of(inputs.steps) is not None
     if n <= FEW_STEPS or (is_short and has_leak):
         return PLAIN._replace(**given)
-    plan = SINGLE if is_single else SMALL if _is_small(params, inputs) else BATCH
+    plan = Plan(by_rule=True, as_sums=not is_single and _is_small(params, inputs))
     # On accelerators a step costs what it launches, even for one sequence.
     given["inputs_first"] = backend != "cpu" and not plan.as_sums
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
@@ -123,8 +110,9 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     is_little = n <= SOME_STEPS or (plan.as_sums and inputs.h0.shape[-1] < SOME_NODES)
     by_step = is_symbolic or (backend == "cpu" and (is_single or is_little))
     given["at_once"] = shared or not by_step
-    is_short |= (is_little and n < MANY_STEPS) or (plan.as_sums and n <= STEPS_OF_ONE_SEGMENT)
-    given["segment"] = None if is_short or shared else near_root(n)
+    is_whole = is_short or (is_little and n < MANY_STEPS)
+    is_whole |= shared or (plan.as_sums and n <= STEPS_OF_ONE_SEGMENT)
+    given["segment"] = None if is_whole else near_root(n)
     return plan._replace(**given)
 
 
@@ -142,19 +130,8 @@ def _is_small(params: Params, inputs: Inputs) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_rows = [weights.shape[0] for weights in (params.wx, params.wh) if weights is not None]
     n = math.prod(inputs.h0.shape) * sum(n_rows)  # it may be symbolic
-    is_wide = inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
     is_few = isinstance(n, int) and 0 < n <= FEW_MULTIPLICATIONS and max(n_rows) <= FEW_ROWS
-    return is_few and is_wide
-
-
-def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, without a call of a library.
-
-    Under `jax.vmap` it is three to seven times as fast as a reduction over an axis (jax 0.12).
-    """
-    pairs = zip(jnp.unstack(array, axis=-1), weights, strict=True)
-    terms = (entry[..., None] * jax.lax.broadcast_to_rank(row, array.ndim) for entry, row in pairs)
-    return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
+    return is_few and inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
 
 
 def near_root(n_steps: int) -> int:

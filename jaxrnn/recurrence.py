@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Function, Inputs, Steps, select, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
-from jaxrnn.plan import Plan, Product
+from jaxrnn.plan import Plan
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]  # array @ weights
 
 
 @named
@@ -90,6 +92,16 @@ def drive(
     return a if params.b is None else a + jax.lax.broadcast_to_rank(params.b, a.ndim)
 
 
+def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
+    """`array @ weights`, without a call of a library.
+
+    Under `jax.vmap` it is three to seven times as fast as a reduction over an axis (jax 0.12).
+    """
+    pairs = zip(jnp.unstack(array, axis=-1), weights, strict=True)
+    terms = (entry[..., None] * jax.lax.broadcast_to_rank(row, array.ndim) for entry, row in pairs)
+    return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
+
+
 def settle(
     step: Steps, leak: jax.Array | None, f: jax.Array, start: jax.Array, h_tm1: jax.Array
 ) -> jax.Array:
@@ -109,7 +121,8 @@ def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax
     of_rate = None if tangent_of(plan.rate) else step.is_padding
     of_activation = None if tangent_of(plan.activation) else step.is_padding
     r = zero_where(of_rate, rates(plan.rate, zero_where(of_rate, start)))
-    a = zero_where(of_activation, drive(params, step.x, r, plan.product))
+    product = _sum_of_products if plan.as_sums else jnp.matmul
+    a = zero_where(of_activation, drive(params, step.x, r, product))
     if plan.as_sums:
         # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
         a = jax.lax.optimization_barrier(a)
