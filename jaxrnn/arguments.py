@@ -23,7 +23,7 @@ def check_static(options: Mapping[str, Any]) -> None:
         value, (kind, expected, default, least) = options[name], STATIC[name]
         expected += WHERE_LAYERS_DIFFER if isinstance(value, list | tuple) else ""
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        require(fits or value is default is None, name, expected, value)
+        require(fits or (value is None and default is None), name, expected, value)
         if least is not None and value is not None:
             require(value >= least, name, f"at least {least}", value, ValueError)
 

@@ -113,7 +113,7 @@ class Inputs(NamedTuple):
         return self.leak if step.leak is None else step.leak
 
     def padded(self, steps: Steps, t: jax.Array) -> Steps:
-        """Step `t`, or several with time first, with its padding, which no array need hold."""
+        """Step `t`, or steps with time first, with `is_padding`, which follows from the lengths."""
         if self.lengths is None:
             return steps
         t = t.astype(self.lengths.dtype).reshape(*t.shape, *[1] * self.lengths.ndim)
@@ -121,7 +121,7 @@ class Inputs(NamedTuple):
         return steps._replace(is_padding=is_padding)
 
     def time_first(self) -> Steps:
-        """A copy of the steps with their axis in front, and zeros in the padding of `x`."""
+        """A copy of the steps with their axis in front, and zeros in the padding."""
         t = jnp.arange(self.n_steps, dtype=jnp.int32)
         return self.padded(self.steps.time_first(), t).cleared()
 

@@ -197,8 +197,8 @@ def rnn_stacked(
       ```
     """
     check_layers(layers)
-    is_one, one = not isinstance(options.get("leak"), list | tuple), "one for all layers"
-    require(is_one, "leak", f"{one}{WHERE_LAYERS_DIFFER}", options.get("leak"))
+    leak, one = options.get("leak"), f"one for all layers{WHERE_LAYERS_DIFFER}"
+    require(not isinstance(leak, list | tuple), "leak", one, leak)
     h0 = (None,) * len(layers) if h0 is None else h0
     check_sequence("h0", h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
@@ -221,7 +221,7 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
     if isinstance(layer, RNNParams):
         trajectory = run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
-    h0, runs = (None, None) if h0 is None else h0, list[Any]()
+    h0, runs = ((None, None) if h0 is None else h0), list[Any]()
     check_sequence("h0", h0, "one for each direction", 2)
     for i, name in enumerate(("forward", "backward")):
         turned: Options = {**options, "reverse": options.get("reverse", False) != (i == 1)}

@@ -99,8 +99,7 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_single and n < MANY_STEPS
-    has_leak = inputs.leak_of(inputs.steps) is not None
-    if n <= FEW_STEPS or (is_short and has_leak):
+    if n <= FEW_STEPS or (is_short and inputs.leak_of(inputs.steps) is not None):
         return PLAIN._replace(**given)
     plan = Plan(by_rule=True, as_sums=not is_single and _is_small(params, inputs))
     # On accelerators a step costs what it launches, even for one sequence.

@@ -109,9 +109,7 @@ def settle(
 
     In the padding it is `h_tm1`, the state before the step.
     """
-    h = f
-    if leak is not None:
-        h = (1 - leak) * start + leak * f
+    h = f if leak is None else (1 - leak) * start + leak * f
     return select(step.is_padding, h_tm1, h)
 
 
