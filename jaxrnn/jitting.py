@@ -86,8 +86,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The parameters of a function, with each option by name, and without types, for `help`."""
     *own, last = signature(function).parameters.values()
-    defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
-    own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
+    options = [Parameter(key, last.KEYWORD_ONLY, default=DEFAULTS[key]) for key in DEFAULTS]
+    own += options if last.kind is last.VAR_KEYWORD else [last]
     for i, each in enumerate(own):
         default = each.default
         if hasattr(default, "__wrapped__"):
