@@ -58,9 +58,9 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
             takes = f"takes {len(positional)} arguments by position ({', '.join(positional)})"
             raise TypeError(f"{called} {takes} and options by name, but {len(args)} came")
         check_static(kwargs)
-        arguments = dict(zip(positional, args, strict=False)) | kwargs
-        shape = None, None, *getattr(arguments.get("x"), "shape", ())
-        check_lengths(kwargs.get("lengths"), shape[-2])
+        x = dict(zip(positional, args, strict=False)).get("x", kwargs.get("x"))
+        n_steps = (None, None, *getattr(x, "shape", ()))[-2]  # None is not known
+        check_lengths(kwargs.get("lengths"), n_steps)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
