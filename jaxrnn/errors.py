@@ -24,7 +24,7 @@ def check_shape(
 
     A first word with a star is any number of axes; `*batch` those in `sizes["batch"]`, if given.
     What has the same word has the same size. An array that `broadcasts` may lack first axes, and
-    each may have one entry.
+    each may have one entry. `fit` tells in the message what the sizes are of.
     """
     words, shape = axes.split(), array.shape
     known = {word: sizes[word] for word in axes.replace("*", "").split() if word in sizes}

@@ -35,7 +35,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
 
     `jax.jit` keeps what an activation or rate read when a call was traced. So it gets functions of
     JAX itself only, which read nothing. A call with any other is traced anew. Then its loop is
-    compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`.
+    compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`. A function without a loop
+    is run as it is, if no mesh must be set.
     """
     parameters = _parameters(function)
     positional = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]

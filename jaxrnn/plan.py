@@ -121,7 +121,7 @@ def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. There is nothing to multiply at once.
-    segment = None if plan.segment is None or inputs.n_steps < MANY_STEPS else plan.segment
+    segment = plan.segment if plan.segment and inputs.n_steps >= MANY_STEPS else None
     return plan._replace(at_once=False, segment=segment)
 
 

@@ -115,12 +115,13 @@ def settle(
 
 def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`a_t` and `f(a_t)` of a step from the state `start`, each `(*batch, n_nodes)`."""
-    # 0 times an infinite rate or slope would be NaN. The functions that are known have none.
-    of_rate = None if tangent_of(plan.rate) else step.is_padding
-    of_activation = None if tangent_of(plan.activation) else step.is_padding
-    r = zero_where(of_rate, rates(plan.rate, zero_where(of_rate, start)))
+    # Padding that a function must not see: 0 times an infinite rate or slope would be NaN. The
+    # functions that are known have none.
+    rate_padding = None if tangent_of(plan.rate) else step.is_padding
+    f_padding = None if tangent_of(plan.activation) else step.is_padding
+    r = zero_where(rate_padding, rates(plan.rate, zero_where(rate_padding, start)))
     product = _sum_of_products if plan.as_sums else jnp.matmul
-    a = zero_where(of_activation, drive(params, step.x, r, product))
+    a = zero_where(f_padding, drive(params, step.x, r, product))
     if plan.as_sums:
         # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
         a = jax.lax.optimization_barrier(a)
