@@ -23,7 +23,7 @@ def check_static(options: Mapping[str, Any]) -> None:
         value, (kind, expected, default, least) = options[name], STATIC[name]
         expected += WHERE_LAYERS_DIFFER if isinstance(value, list | tuple) else ""
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        require(fits or value is default is None, name, expected, value)
+        require(fits or (value is None and default is None), name, expected, value)
         if least is not None and value is not None:
             require(value >= least, name, f"at least {least}", value, ValueError)
 
@@ -178,14 +178,13 @@ def check_params(params: Params, name: str = "params") -> None:
 
 def check_square(params: Params, name: str = "params") -> None:
     """Require as many rates as nodes, as there are without a rate."""
-    n_nodes = params.wh.shape[1]
     fit = "unless a rate returns as many entries as it has rows"
-    check_shape(f"{name}.wh", params.wh, "n_nodes n_nodes", fit, n_nodes=n_nodes)
+    check_shape(f"{name}.wh", params.wh, "n_nodes n_nodes", fit, n_nodes=params.wh.shape[1])
 
 
 def _check_features(name: str, array: jax.Array, axes: str, params: Params) -> None:
     """Require n_features entries in the last axis; n_nodes without `wx`."""
-    axis, weights = (1, "wh") if params.wx is None else (0, "wx")
+    weights, axis = ("wh", 1) if params.wx is None else ("wx", 0)
     shape = getattr(params, weights).shape
     fit = f"to fit params.{weights} of shape {shape}"
     check_shape(name, array, axes, fit, n_features=shape[axis])

@@ -30,8 +30,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Inputs, Steps, cut, index, select, zero_where
 from jaxrnn.params import Params
-from jaxrnn.plan import Plan, Product, plan_derivative
-from jaxrnn.recurrence import Trajectory, drive, in_segments, loop, rates, settle, start_of
+from jaxrnn.plan import Plan, plan_derivative
+from jaxrnn.recurrence import Product, Trajectory, drive, in_segments, loop, rates, settle, start_of
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -113,7 +113,7 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
 
     before, dbefore = (h_tm1, inputs.reset_to), (dh_tm1, dinputs.reset_to)
     start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)[1]
-    r = rates(plan, start)
+    r = rates(plan.rate, start)
     by_state = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
     if not plan.at_once:
         if step.is_padding is not None:
@@ -143,7 +143,7 @@ def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) 
     h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
     h_tm1 = jax.lax.optimization_barrier(h_tm1)
     steps = rule.inputs.cut(first, size).time_first()
-    r = rates(rule.plan, start_of(steps, h_tm1, rule.inputs.reset_to))
+    r = rates(rule.plan.rate, start_of(steps, h_tm1, rule.inputs.reset_to))
     # Rows in one axis would make XLA gather a batch that devices share. `in_shardings` alone may
     # share a small one too, for which both take as long (jax 0.12).
     matmul = rule.plan.shared or rule.plan.as_sums

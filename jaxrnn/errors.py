@@ -24,12 +24,12 @@ def check_shape(
 
     A first word with a star is any number of axes; `*batch` those in `sizes["batch"]`, if given.
     What has the same word has the same size. An array that `broadcasts` may lack first axes, and
-    each may have one entry.
+    each may have one entry. `fit` tells in the message what the sizes are of.
     """
     words, shape = axes.split(), array.shape
     known = {word: sizes[word] for word in axes.replace("*", "").split() if word in sizes}
-    expected = f"{'broadcastable to' if broadcasts else 'of shape'} ({', '.join(words)}"
-    expected += ",)" if len(words) == 1 else ")"
+    names = ", ".join(words) if len(words) > 1 else f"{axes},"
+    expected = f"{'broadcastable to' if broadcasts else 'of shape'} ({names})"
     expected += " with " * bool(known) + ", ".join(f"{word} = {known[word]}" for word in known)
     first = known.get("batch", shape[: max(0, len(shape) - len(words) + 1)])
     wanted = [*first, *words[1:]] if words[0][0] == "*" else words

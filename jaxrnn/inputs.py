@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import jax
@@ -45,8 +46,10 @@ class Options(TypedDict, total=False):
 WHERE_LAYERS_DIFFER = " (where layers differ, call rnn_states for one after the other)"
 
 _KINDS = Options.__annotations__
-STATIC = {name: _KINDS[name].__metadata__[0] for name in _KINDS if "Static" in repr(_KINDS[name])}
-DEFAULTS: Any = {name: STATIC[name].default if name in STATIC else None for name in _KINDS}
+STATIC = {name: of.__metadata__[0] for name, of in _KINDS.items() if hasattr(of, "__metadata__")}
+DEFAULTS: Any = dict.fromkeys(_KINDS) | {name: each.default for name, each in STATIC.items()}
+# Of `rnn_stacked` alone.
+STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 
 class Steps(NamedTuple):
@@ -110,7 +113,7 @@ class Inputs(NamedTuple):
         return self.leak if step.leak is None else step.leak
 
     def padded(self, steps: Steps, t: jax.Array) -> Steps:
-        """Step `t`, or several with time first, with its padding, which no array need hold."""
+        """Step `t`, or steps with time first, with `is_padding`, which follows from the lengths."""
         if self.lengths is None:
             return steps
         t = t.astype(self.lengths.dtype).reshape(*t.shape, *[1] * self.lengths.ndim)
@@ -118,7 +121,7 @@ class Inputs(NamedTuple):
         return steps._replace(is_padding=is_padding)
 
     def time_first(self) -> Steps:
-        """A copy of the steps with their axis in front, and zeros in the padding of `x`."""
+        """A copy of the steps with their axis in front, and zeros in the padding."""
         t = jnp.arange(self.n_steps, dtype=jnp.int32)
         return self.padded(self.steps.time_first(), t).cleared()
 

@@ -35,7 +35,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
 
     `jax.jit` keeps what an activation or rate read when a call was traced. So it gets functions of
     JAX itself only, which read nothing. A call with any other is traced anew. Then its loop is
-    compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`.
+    compiled anew too, as `jax.lax.scan` compiles one outside `jax.jit`. A function without a loop
+    is run as it is, if no mesh must be set.
     """
     parameters = _parameters(function)
     positional = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
@@ -58,9 +59,9 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
             takes = f"takes {len(positional)} arguments by position ({', '.join(positional)})"
             raise TypeError(f"{called} {takes} and options by name, but {len(args)} came")
         check_static(kwargs)
-        arguments = dict(zip(positional, args, strict=False)) | kwargs
-        shape = None, None, *getattr(arguments.get("x"), "shape", ())
-        check_lengths(kwargs.get("lengths"), shape[-2])
+        x = dict(zip(positional, args, strict=False)).get("x", kwargs.get("x"))
+        n_steps = (None, None, *getattr(x, "shape", ()))[-2]  # None is not known
+        check_lengths(kwargs.get("lengths"), n_steps)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -86,8 +87,8 @@ def jitted(function: Callable[P, R], *, has_loop: bool = True) -> Callable[P, R]
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The parameters of a function, with each option by name, and without types, for `help`."""
     *own, last = signature(function).parameters.values()
-    defaults = DEFAULTS if last.kind is last.VAR_KEYWORD else {last.name: last.default}
-    own += [Parameter(each, last.KEYWORD_ONLY, default=defaults[each]) for each in defaults]
+    options = [Parameter(key, last.KEYWORD_ONLY, default=DEFAULTS[key]) for key in DEFAULTS]
+    own += options if last.kind is last.VAR_KEYWORD else [last]
     for i, each in enumerate(own):
         default = each.default
         if hasattr(default, "__wrapped__"):

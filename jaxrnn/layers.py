@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, Generic, NamedTuple, TypeAlias, Unpack
 
 import jax
@@ -11,15 +10,11 @@ from jax.typing import ArrayLike
 
 from jaxrnn.errors import AN_RNN_PARAMS, noting, require
 from jaxrnn.forward import run
-from jaxrnn.inputs import STATIC, WHERE_LAYERS_DIFFER, Options, Static
+from jaxrnn.inputs import WHERE_LAYERS_DIFFER, Options, zero_where
 from jaxrnn.jitting import jitted
 from jaxrnn.params import ArrayT, Draws, RNNParams, init_params, named, split_key
-from jaxrnn.plan import Plan
 from jaxrnn.recurrence import rates
 from jaxrnn.sharing import bernoulli_like
-
-# Beside the options of `rnn_forward`; its default says that it may not be None.
-STATIC["dropout"] = Static(Real, "a number", 0.0)
 
 Pair: TypeAlias = tuple[RNNParams[ArrayT], RNNParams[ArrayT]]
 Layer: TypeAlias = RNNParams[ArrayT] | Pair[ArrayT]
@@ -202,13 +197,13 @@ def rnn_stacked(
       ```
     """
     check_layers(layers)
-    is_one, one = not isinstance(options.get("leak"), list | tuple), "one for all layers"
-    require(is_one, "leak", f"{one}{WHERE_LAYERS_DIFFER}", options.get("leak"))
+    leak, one = options.get("leak"), f"one for all layers{WHERE_LAYERS_DIFFER}"
+    require(not isinstance(leak, list | tuple), "leak", one, leak)
     h0 = (None,) * len(layers) if h0 is None else h0
     check_sequence("h0", h0, "one for each layer", len(layers))
     require(0 <= dropout < 1, "dropout", "at least 0 and less than 1", dropout, ValueError)
     keys = None if key is None else split_key(key, len(layers))
-    goes_up = jax.vmap(partial(rates, Plan(rate=options.get("rate"))), -2, -2)  # of each step
+    goes_up = jax.vmap(partial(rates, options.get("rate")), -2, -2)  # of each step
     of_directions, last = list[jax.Array](), list[Any]()
     for i, (layer, state) in enumerate(zip(layers, h0, strict=True)):
         if i > 0:
@@ -226,7 +221,7 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
     if isinstance(layer, RNNParams):
         trajectory = run(layer, x, h0, **options)
         return [trajectory.states().h], trajectory.last
-    h0, runs = (None, None) if h0 is None else h0, list[Any]()
+    h0, runs = ((None, None) if h0 is None else h0), list[Any]()
     check_sequence("h0", h0, "one for each direction", 2)
     for i, name in enumerate(("forward", "backward")):
         turned: Options = {**options, "reverse": options.get("reverse", False) != (i == 1)}
@@ -238,8 +233,8 @@ def _run_layer(layer: Layer[Any], x: Any, h0: Any, options: Options) -> tuple[li
 
 
 def _drop(key: jax.Array, probability: float, h: jax.Array) -> jax.Array:
-    stays, kept = bernoulli_like(h, key, 1 - probability), jnp.asarray(1 - probability, h.dtype)
-    return jnp.where(stays, h / kept, jnp.zeros_like(h))
+    stays = bernoulli_like(h, key, 1 - probability)
+    return zero_where(~stays, h / (1 - probability))
 
 
 def check_layers(layers: Any) -> None:

@@ -170,13 +170,13 @@ def init_params(
     n_nodes = _as_size("n_nodes", n_nodes, least=1)
     require(not isinstance(dtype, jax.Array | None), "dtype", "a floating type", dtype)
     with noting("dtype must be a floating type"):
-        of_jax = jnp.zeros((), dtype).dtype
-    require(jnp.issubdtype(of_jax, jnp.floating), "dtype", "a floating type", dtype)
+        jax_dtype = jnp.zeros((), dtype).dtype
+    require(jnp.issubdtype(jax_dtype, jnp.floating), "dtype", "a floating type", dtype)
     wx_key, wh_key, b_key = split_key(key, 3)
     n_in = None if n_features is None else _as_size("n_features", n_features, least=0)
-    wx = None if n_in is None else _draw("wx_init", wx_init, wx_key, (n_in, n_nodes), of_jax)
-    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), of_jax)
-    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), of_jax)
+    wx = None if n_in is None else _draw("wx_init", wx_init, wx_key, (n_in, n_nodes), jax_dtype)
+    wh = _draw("wh_init", wh_init, wh_key, (n_nodes, n_nodes), jax_dtype)
+    b = None if b_init is None else _draw("b_init", b_init, b_key, (n_nodes,), jax_dtype)
     return RNNParams(wx, wh, b)
 
 

@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +13,6 @@ from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Function, Inputs
 from jaxrnn.params import Params
 from jaxrnn.sharing import may_be_shared, spec_of
-
-Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 # For up to this many steps the rule would cost more than it saves (jax 0.12).
 FEW_STEPS = 4
@@ -101,22 +98,12 @@ class Plan(NamedTuple):
     shared: bool = False
     derivative: "Plan | None" = None
 
-    @property
-    def product(self) -> Product:
-        """How a step multiplies: `array @ weights`."""
-        return _sum_of_products if self.as_sums else jnp.matmul
 
-
-# The kinds of plans, which `plan_for` alters: by JAX's own derivative; and by the rule, for one
-# sequence, for a batch, and for a batch so small that its products are sums.
-PLAIN = Plan()
-SINGLE = Plan(by_rule=True)
-BATCH = Plan(by_rule=True, at_once=True)
-SMALL = BATCH._replace(as_sums=True)
+PLAIN = Plan()  # by JAX's own derivative
 
 
 def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
-    """Decide how to run a network: a kind of plan, and what sizes and devices change in it."""
+    """Decide how to run a network, from its functions, its sizes and its devices."""
     x, n_steps, backend = inputs.steps.x, inputs.n_steps, jax.default_backend()
     on = BACKENDS.get(backend, BACKENDS["gpu"])
     is_symbolic = not isinstance(n_steps, int)
@@ -140,16 +127,16 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     is_short = is_single and n < MANY_STEPS
     if n <= FEW_STEPS or (is_short and inputs.leak_of(inputs.steps) is not None):
         return PLAIN._replace(**given)
-    is_small = _is_small(params, inputs, on.few_multiplications)
-    plan = SINGLE if is_single else SMALL if is_small else BATCH
+    is_small = not is_single and _is_small(params, inputs, on.few_multiplications)
+    plan = Plan(by_rule=True, as_sums=is_small)
     # Devices would add up the gradients of the weights once a segment, so there is one segment.
     shared = given["shared"] = not (is_symbolic or is_short) and may_be_shared(x)
     is_little = plan.as_sums and (n <= SOME_STEPS or inputs.h0.shape[-1] < SOME_NODES)
     by_step = is_symbolic or is_little or (is_single and backend == "cpu")
     given["at_once"] = shared or not by_step
-    n_of_one = STEPS_OF_ONE_SEGMENT if plan.as_sums else on.steps_of_one_segment
-    is_short |= n <= n_of_one or (is_little and n < MANY_STEPS)
-    given["segment"] = None if is_short or shared else near_root(n)
+    n_of_whole = STEPS_OF_ONE_SEGMENT if plan.as_sums else on.steps_of_one_segment
+    is_whole = is_short or shared or n <= n_of_whole or (is_little and n < MANY_STEPS)
+    given["segment"] = None if is_whole else near_root(n)
     return plan._replace(**given)
 
 
@@ -179,7 +166,7 @@ def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs
         return plan
     # By the bias, the state or the leak alone: most often many derivatives at once, in a Jacobian
     # or a Hessian. There is nothing to multiply at once.
-    segment = None if plan.segment is None or inputs.n_steps < MANY_STEPS else plan.segment
+    segment = plan.segment if plan.segment and inputs.n_steps >= MANY_STEPS else None
     return plan._replace(at_once=False, segment=segment)
 
 
@@ -187,19 +174,8 @@ def _is_small(params: Params, inputs: Inputs, few_multiplications: int) -> bool:
     """Whether the sequences are so few and narrow that products are best computed as sums."""
     n_rows = [weights.shape[0] for weights in (params.wx, params.wh) if weights is not None]
     n = math.prod(inputs.h0.shape) * sum(n_rows)  # it may be symbolic
-    is_wide = inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
     is_few = isinstance(n, int) and 0 < n <= few_multiplications and max(n_rows) <= FEW_ROWS
-    return is_few and is_wide
-
-
-def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
-    """`array @ weights`, without a call of a library.
-
-    Under `jax.vmap` it is three to seven times as fast as a reduction over an axis (jax 0.12).
-    """
-    pairs = zip(jnp.unstack(array, axis=-1), weights, strict=True)
-    terms = (entry[..., None] * jax.lax.broadcast_to_rank(row, array.ndim) for entry, row in pairs)
-    return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
+    return is_few and inputs.h0.dtype.itemsize >= 4  # sums in narrower types could overflow
 
 
 def near_root(n_steps: int) -> int:

@@ -20,9 +20,11 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxrnn.activations import tangent_of
-from jaxrnn.inputs import Inputs, Steps, select, zero_where
+from jaxrnn.inputs import Function, Inputs, Steps, select, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
-from jaxrnn.plan import Plan, Product
+from jaxrnn.plan import Plan
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]  # array @ weights
 
 
 @named
@@ -77,9 +79,9 @@ def start_of(step: Steps, h_tm1: jax.Array, reset_to: jax.Array | None) -> jax.A
     return select(step.is_reset, reset_to, h_tm1)
 
 
-def rates(plan: Plan, start: jax.Array) -> jax.Array:
+def rates(rate: Function | None, start: jax.Array) -> jax.Array:
     """`rate(h_{t-1})`, without a rate the state itself; of several steps if it is elementwise."""
-    return start if plan.rate is None else plan.rate(start).astype(start.dtype)
+    return start if rate is None else rate(start).astype(start.dtype)
 
 
 def drive(
@@ -91,6 +93,16 @@ def drive(
     return a if params.b is None else a + jax.lax.broadcast_to_rank(params.b, a.ndim)
 
 
+def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
+    """`array @ weights`, without a call of a library.
+
+    Under `jax.vmap` it is three to seven times as fast as a reduction over an axis (jax 0.12).
+    """
+    pairs = zip(jnp.unstack(array, axis=-1), weights, strict=True)
+    terms = (entry[..., None] * jax.lax.broadcast_to_rank(row, array.ndim) for entry, row in pairs)
+    return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
+
+
 def settle(
     step: Steps, leak: jax.Array | None, f: jax.Array, start: jax.Array, h_tm1: jax.Array
 ) -> jax.Array:
@@ -98,19 +110,19 @@ def settle(
 
     In the padding it is `h_tm1`, the state before the step.
     """
-    h = f
-    if leak is not None:
-        h = (1 - leak) * start + leak * f
+    h = f if leak is None else (1 - leak) * start + leak * f
     return select(step.is_padding, h_tm1, h)
 
 
 def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`a_t` and `f(a_t)` of a step from the state `start`, each `(*batch, n_nodes)`."""
-    # 0 times an infinite rate or slope would be NaN. The functions that are known have none.
-    of_rate = None if tangent_of(plan.rate) else step.is_padding
-    of_activation = None if tangent_of(plan.activation) else step.is_padding
-    r = zero_where(of_rate, rates(plan, zero_where(of_rate, start)))
-    a = zero_where(of_activation, drive(params, step.x, r, plan.product))
+    # Padding that a function must not see: 0 times an infinite rate or slope would be NaN. The
+    # functions that are known have none.
+    rate_padding = None if tangent_of(plan.rate) else step.is_padding
+    f_padding = None if tangent_of(plan.activation) else step.is_padding
+    r = zero_where(rate_padding, rates(plan.rate, zero_where(rate_padding, start)))
+    product = _sum_of_products if plan.as_sums else jnp.matmul
+    a = zero_where(f_padding, drive(params, step.x, r, product))
     if plan.as_sums:
         # Else the compiled loop would compute a sum again for each use of it (jax 0.12).
         a = jax.lax.optimization_barrier(a)
@@ -134,10 +146,8 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
         t, step = now
-        # By the rule only results need be masked, as it differentiates no value of this loop.
-        step = steps.at(t) if plan.by_rule else inputs.padded(step, t)
+        step = inputs.padded(steps.at(t) if plan.by_rule else step, t)
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
-        step = inputs.padded(step, t)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
         return h, (a, h, None if leak is None else f)

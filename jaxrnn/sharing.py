@@ -25,7 +25,9 @@ def alike(
     What the activation and the rate have returned decides too: they may read an array that is
     shared, or varies.
     """
-    spec = _spec_of_batch([*jax.tree.leaves(inputs), *returned], len(shape) - 1)
+    specs = [spec_of(array)[: len(shape) - 1] for array in (*jax.tree.leaves(inputs), *returned)]
+    # Each axis of the batch is shared by the axis of the mesh that shares it in any array.
+    spec = tuple(next(filter(None, names), None) for names in zip(*specs, strict=True))
     inputs = _shared(inputs, spec, shape[:-1])
     params, inputs = _varying((params, inputs), returned)
     # Only now: broadcast before it is shared, the gradient of one state would be gathered. If it
@@ -34,12 +36,6 @@ def alike(
     fill = partial(jnp.broadcast_to, shape=shape, out_sharding=by)
     h0, reset_to = jax.tree.map(fill, (inputs.h0, inputs.reset_to))
     return params, inputs._replace(h0=h0, reset_to=reset_to)
-
-
-def _spec_of_batch(arrays: list[Any], n_axes: int) -> tuple[Any, ...]:
-    """For each axis of the batch the axis of the mesh that shares it in any array."""
-    specs = [jax.typeof(array).sharding.spec[:n_axes] for array in arrays]
-    return tuple(next(filter(None, names), None) for names in zip(*specs, strict=True))
 
 
 def _shared(inputs: Inputs, spec: tuple[Any, ...], batch: tuple[int, ...]) -> Inputs:

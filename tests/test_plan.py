@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jaxrnn import RNNParams, plan, rnn_stacked
 from jaxrnn.arguments import prepare_run
 from jaxrnn.inputs import DEFAULTS
-from jaxrnn.plan import BATCH, PLAIN, SINGLE, SMALL, Plan, plan_derivative, plan_for
+from jaxrnn.plan import PLAIN, Plan, plan_derivative, plan_for
 from tests.compiled import n_products, products_in_loops
 from tests.helpers import (
     IS_LONG,
@@ -73,14 +73,12 @@ class Row(NamedTuple):
 
 
 # In place of those of jaxrnn, so that the calls can be small.
-LIMITS: dict[str, Any] = {
-    "FEW_STEPS": 3,
-    "SOME_STEPS": 4,
-    "SOME_NODES": 2,
-    "STEPS_OF_ONE_SEGMENT": 5,
-}
+LIMITS: dict[str, Any] = {"FEW_STEPS": 3, "SOME_STEPS": 4, "SOME_NODES": 2}
 ON_CPU = {"cpu": plan.BACKENDS["cpu"]._replace(steps_of_one_segment=4)}
-LIMITS |= {"BACKENDS": plan.BACKENDS | ON_CPU}
+LIMITS |= {"STEPS_OF_ONE_SEGMENT": 5, "BACKENDS": plan.BACKENDS | ON_CPU}
+# By the rule: one sequence, a batch, and one so small that its products are sums.
+SINGLE, BATCH = Plan(by_rule=True), Plan(by_rule=True, at_once=True)
+SMALL = BATCH._replace(as_sums=True)
 SUMS, BATCHED = SMALL._replace(segment=2), BATCH._replace(segment=2)
 FIRST: Any = {"inputs_first": True}
 SHARED: Any = {"segment": None, "at_once": True, "shared": True}
