@@ -106,7 +106,7 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
     """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
     t, dstep, known = now
     plan, inputs, dinputs = rule.plan, rule.inputs, rule.dinputs
-    step, h_tm1 = inputs.padded(inputs.steps.at(t), t).cleared(), _state_before(rule, t, t)
+    step, h_tm1 = inputs.at(t), _state_before(rule, t, t)
     leak, dleak = inputs.leak_of(step), dinputs.leak_of(dstep)
     # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
     f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))

@@ -69,10 +69,6 @@ class Steps(NamedTuple):
     is_reset: jax.Array | None = None
     is_padding: jax.Array | None = None
 
-    def at(self, t: jax.Array) -> "Steps":
-        """Step `t`, read where it is."""
-        return Steps(*jax.tree.map(lambda array: index(array, t, axis=-2), self))
-
     def time_first(self) -> "Steps":
         """A copy with the axis of steps in front."""
         return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self))
@@ -119,6 +115,11 @@ class Inputs(NamedTuple):
         t = t.astype(self.lengths.dtype).reshape(*t.shape, *[1] * self.lengths.ndim)
         is_padding = t >= jax.lax.broadcast_to_rank(self.lengths, t.ndim)
         return steps._replace(is_padding=is_padding)
+
+    def at(self, t: jax.Array) -> Steps:
+        """Step `t`, read where it is, and zeros in the padding."""
+        step = Steps(*jax.tree.map(lambda array: index(array, t, axis=-2), self.steps))
+        return self.padded(step, t).cleared()
 
     def time_first(self) -> Steps:
         """A copy of the steps with their axis in front, and zeros in the padding."""

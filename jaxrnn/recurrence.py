@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxrnn.activations import tangent_of
-from jaxrnn.inputs import Function, Inputs, Steps, select, zero_where
+from jaxrnn.inputs import Function, Inputs, Steps, select, zero_behind, zero_where
 from jaxrnn.params import ArrayT, Params, RNNParams, named
 from jaxrnn.plan import Plan
 
@@ -136,7 +136,8 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
     # of all steps.
     steps = inputs.steps if plan.by_rule else inputs.time_first()
     if plan.inputs_first:
-        steps = steps._replace(x=drive(params, steps.x, None))
+        x = zero_behind(inputs.lengths, steps.x) if plan.by_rule else steps.x
+        steps = steps._replace(x=drive(params, x, None))
         if plan.derivative is not None:
             # Where it pads less, XLA for TPUs would lay steps side by side in a tile of memory. To
             # cut one out would take 13 times the cycles of all else in a step (jax 0.12).
@@ -146,7 +147,7 @@ def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
         t, step = now
-        step = inputs.padded(steps.at(t) if plan.by_rule else step, t)
+        step = inputs._replace(steps=steps).at(t) if plan.by_rule else inputs.padded(step, t)
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
