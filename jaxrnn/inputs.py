@@ -74,11 +74,8 @@ class Steps(NamedTuple):
         return Steps(*jax.tree.map(lambda array: jnp.moveaxis(array, -2, 0), self))
 
     def cleared(self) -> "Steps":
-        """With zeros in the padding, where NaN would reach gradients by 0 * NaN."""
-        mask, leak = self.is_padding, self.leak
-        if leak is not None and mask is not None and leak.shape[:-1] == mask.shape[:-1]:
-            leak = zero_where(mask, leak)  # one that sequences share has no padding
-        return self._replace(x=zero_where(mask, self.x), leak=leak)
+        """With zeros in the padding of `x`, where NaN would reach gradients by 0 * NaN."""
+        return self._replace(x=zero_where(self.is_padding, self.x))
 
 
 class Inputs(NamedTuple):
@@ -117,12 +114,12 @@ class Inputs(NamedTuple):
         return steps._replace(is_padding=is_padding)
 
     def at(self, t: jax.Array) -> Steps:
-        """Step `t`, read where it is, and zeros in the padding."""
+        """Step `t`, read where it is, and zeros in the padding of `x`."""
         step = Steps(*jax.tree.map(lambda array: index(array, t, axis=-2), self.steps))
         return self.padded(step, t).cleared()
 
     def time_first(self) -> Steps:
-        """A copy of the steps with their axis in front, and zeros in the padding."""
+        """A copy of the steps with their axis in front, and zeros in the padding of `x`."""
         t = jnp.arange(self.n_steps, dtype=jnp.int32)
         return self.padded(self.steps.time_first(), t).cleared()
 

@@ -103,13 +103,13 @@ def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
 
 
-def settle(
-    step: Steps, leak: jax.Array | None, f: jax.Array, start: jax.Array, h_tm1: jax.Array
-) -> jax.Array:
+def settle(step: Steps, leak: Any, f: jax.Array, start: jax.Array, h_tm1: jax.Array) -> jax.Array:
     """The state after a step, `(1 - leak) start + leak f`, exact for a leak of 0 and of 1.
 
     In the padding it is `h_tm1`, the state before the step.
     """
+    if step.leak is not None:
+        leak = zero_where(step.is_padding, leak)  # NaN there would reach gradients by 0 * NaN
     h = f if leak is None else (1 - leak) * start + leak * f
     return select(step.is_padding, h_tm1, h)
 

@@ -58,6 +58,17 @@ def test_no_slope_in_the_padding_has_an_effect(
     assert_close(derivatives(params, x, 1), derivatives(params, x[:1], None), 1e-6)
 
 
+@pytest.mark.parametrize("activation", [jnp.tanh, own_tanh])
+def test_a_leak_that_sequences_share_may_be_nan_where_all_have_padding(activation: Any) -> None:
+    leak = np.where(np.arange(8) < 5, 0.5, np.nan)[:, None]
+
+    def total(params: Any) -> Any:
+        options: Any = {"activation": activation, "lengths": np.array([5, 2]), "leak": leak}
+        return jnp.sum(rnn_forward(params, np.ones((2, 8, 3)), **options))
+
+    assert all(np.all(np.isfinite(each)) for each in jax.grad(total)(PARAMS))
+
+
 @pytest.mark.parametrize(
     ("activation", "dtype"), [(jnp.tanh, jnp.bfloat16), (own_tanh, np.float32)]
 )
