@@ -19,7 +19,7 @@ FEW_STEPS = 4
 
 # In a small batch so few steps, or nodes, multiply the weights step by step: a product of all steps
 # has to be handed over to a library, which takes longer. More steps have one segment (jax 0.12).
-SOME_STEPS, SOME_NODES, STEPS_OF_ONE_SEGMENT = 16, 4, 64
+SOME_STEPS, SOME_NODES, STEPS_OF_ONE_SEGMENT = 16, 4, 32
 
 # With fewer steps, one sequence has no segments, nor has a derivative by the bias or the state
 # alone: they would cost up to 13 % more time (jax 0.12). With more they cost nothing, and one sum
