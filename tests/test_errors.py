@@ -403,7 +403,7 @@ def test_every_wrong_value_is_told(function: Callable[..., Any]) -> None:
             assert_told(function, {place: value})
 
 
-@settings(max_examples=max(100, settings().max_examples), deadline=timedelta(seconds=30))
+@settings(deadline=timedelta(seconds=30))
 @given(data=st.data())
 def test_two_wrong_values_are_told(data: st.DataObject) -> None:
     """In two arguments: a fault within a fault may be right again, or fail before it is seen."""
