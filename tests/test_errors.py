@@ -415,3 +415,17 @@ def test_two_wrong_values_are_told(data: st.DataObject) -> None:
         place: data.draw(st.sampled_from(FAULTS[function][place])) for place in data.draw(places)
     }
     assert_told(function, wrong, data.draw(st.sampled_from(["plain", "in jit", "without jit"])))
+
+
+def test_an_error_that_does_not_come_again_is_raised() -> None:
+    """To find the name of an argument, the call is traced once more."""
+    errors = [TypeError("not this time")]
+
+    def activation(a: jax.Array) -> jax.Array:
+        if errors:
+            raise errors.pop()
+        return jnp.tanh(a)
+
+    with pytest.raises(TypeError, match="not this time"):
+        rnn_forward(PARAMS, X, activation=activation)
+    assert not errors

@@ -465,6 +465,15 @@ over_rows = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.parametrize("row", [ROWS["many rows on a TPU"]])
+@pytest.mark.usefixtures("place")
+def test_forward_on_a_tpu_is_as_elsewhere(row: Row) -> None:
+    """Undifferentiated, as the derivative is that of another loop."""
+    args = arguments(row)
+    plain = every_value(args[0]["params"], *args[1:], **in_a_plain_loop(row))[0]
+    assert_close(result(row, forward, args), plain, 1e-12)
+
+
 @over_kinds
 @over_rows
 @pytest.mark.usefixtures("place")
