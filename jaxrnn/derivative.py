@@ -29,9 +29,21 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn.activations import tangent_of
 from jaxrnn.inputs import Inputs, Steps, cut, index, select, zero_where
-from jaxrnn.params import Params
+from jaxrnn.params import Params, RNNParams
 from jaxrnn.plan import Plan, plan_derivative
-from jaxrnn.recurrence import Product, Trajectory, drive, in_segments, loop, rates, settle, start_of
+from jaxrnn.recurrence import (
+    Product,
+    Trajectory,
+    drive,
+    in_order,
+    in_segments,
+    loop,
+    of_rows,
+    put,
+    rates,
+    settle,
+    start_of,
+)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -52,7 +64,10 @@ def _jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Trajectory, Trajector
     plan = plan_derivative(plan, inputs, dparams, dinputs)
     rule = _Rule(plan, params, inputs, out, dparams, dinputs)
     dh0 = jnp.zeros_like(inputs.h0) if dinputs.h0 is None else dinputs.h0
-    of_steps = jnp.arange(inputs.n_steps, dtype=jnp.int32), dinputs.steps.time_first()
+    dsteps = dinputs.steps.time_first()
+    if plan.for_tpu:
+        return out, _tangents_ahead(rule, dh0, dsteps)
+    of_steps = jnp.arange(inputs.n_steps, dtype=jnp.int32), dsteps
     size, segment = plan.segment or inputs.n_steps, partial(_tangents_of_segment, rule)
     dlast, dout = in_segments(segment, dh0, of_steps, inputs.n_steps, size, plan.reverse)
     return out, Trajectory(dlast, *dout)
@@ -105,49 +120,139 @@ def _tangents_of_segment(rule: _Rule, size: int, dh: jax.Array, now: Any) -> tup
 def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
     """The carry `dh_t`; and of the step `da_t`, `dh_t` and the tangent of `f(a_t)`."""
     t, dstep, known = now
-    plan, inputs, dinputs = rule.plan, rule.inputs, rule.dinputs
-    step, h_tm1 = inputs.at(t), _state_before(rule, t, t)
-    leak, dleak = inputs.leak_of(step), dinputs.leak_of(dstep)
-    # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
-    f = zero_where(step.is_padding, index(rule.out.h if rule.out.f is None else rule.out.f, t))
-
-    before, dbefore = (h_tm1, inputs.reset_to), (dh_tm1, dinputs.reset_to)
-    start, dstart = start_of(step, *before), along(partial(start_of, step), before, dbefore)[1]
-    r = rates(plan.rate, start)
-    by_state = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
-    if not plan.at_once:
+    step, h_tm1 = rule.inputs.at(t), _state_before(rule, t, t)
+    dstart, r = _start(rule, step, h_tm1, dh_tm1)
+    by_state = tangent_of(rule.plan.rate)(r, dstart) @ rule.params.wh
+    if not rule.plan.at_once:
         if step.is_padding is not None:
             # Else, under `jax.vmap`, the outer product of a step would select the states anew for
             # each of its entries, which takes five times as long (jax 0.12).
             r = jax.lax.optimization_barrier(r)
         known = _known(rule, step, r, dstep.x, jnp.matmul)
     da = by_state if known is None else known + by_state
-    df = tangent_of(plan.activation)(f, da)
-    dh = along(partial(settle, step), (leak, f, start, h_tm1), (dleak, df, dstart, dh_tm1))[1]
-    return dh, (zero_where(step.is_padding, da), dh, None if leak is None else df)
+    f = index(rule.out.h if rule.out.f is None else rule.out.f, t)
+    return _end(rule, step, dstep, f, da, h_tm1, (dstart, dh_tm1), None)
+
+
+def _start(rule: _Rule, step: Steps, h_tm1: jax.Array, dh_tm1: Any) -> tuple[Any, jax.Array]:
+    """The tangent of the state that a step starts from, and the rates of that state."""
+    before, dbefore = (h_tm1, rule.inputs.reset_to), (dh_tm1, rule.dinputs.reset_to)
+    dstart = along(partial(start_of, step), before, dbefore)[1]
+    return dstart, rates(rule.plan.rate, start_of(step, *before))
+
+
+def _end(
+    rule: _Rule,
+    step: Steps,
+    dstep: Steps,
+    f: jax.Array,
+    da: jax.Array,
+    h_tm1: jax.Array,
+    dbefore: tuple[Any, Any],
+    kept: Any,
+) -> tuple[Any, Any]:
+    """What `_tangents_of_step` returns, of which `kept`, if it is given, is a known part of `dh_t`.
+
+    `dbefore` are the tangents of the states before, as in `settle`, that are not in `kept`.
+    """
+    # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
+    f = zero_where(step.is_padding, f)
+    df = tangent_of(rule.plan.activation)(f, da)
+    dh = _settled(rule, step, f, h_tm1, (rule.dinputs.leak_of(dstep), df, *dbefore))
+    dh = dh if kept is None else kept + dh
+    return dh, (zero_where(step.is_padding, da), dh, None if rule.out.f is None else df)
+
+
+def _settled(rule: _Rule, step: Steps, f: jax.Array, h_tm1: jax.Array, tangents: Any) -> Any:
+    """The tangent of `settle`, from those of its leak, of f(a_t) and of the states before."""
+    start = start_of(step, h_tm1, rule.inputs.reset_to)
+    primals = rule.inputs.leak_of(step), f, start, h_tm1
+    return along(partial(settle, step), primals, tangents)[1]
+
+
+def _tangents_ahead(rule: _Rule, dh0: jax.Array, dsteps: Any) -> Trajectory:
+    """The tangents of all steps, on a TPU: a step ends with what its state adds to the next.
+
+    So XLA compiles a step of the transpose as one operation, a product and all that follows it.
+    """
+    plan, inputs, out, size = rule.plan, rule.inputs, rule.out, rule.inputs.n_steps
+    first, known = -1 if plan.reverse else 0, None
+    if plan.at_once:
+        known = jax.checkpoint(partial(_known_of_segment, rule, size))(0, dsteps.x)
+    steps: Any = inputs.time_first()
+    steps, dsteps = (each._replace(x=None) for each in (steps, dsteps))
+    is_kept = inputs.leak_of(steps) is not None or inputs.lengths is not None
+
+    def ahead(step: Steps, h_tm1: jax.Array, dh_tm1: jax.Array) -> tuple[Any, jax.Array]:
+        """What a state adds to the next `dh_t` and to the next `da_t`."""
+        dstart, r = _start(rule, step, h_tm1, dh_tm1)
+        dkept = None, None, dstart, dh_tm1
+        kept = _settled(rule, step, h_tm1, h_tm1, dkept) if is_kept else None
+        by_state = tangent_of(plan.rate)(r, dstart) @ rule.params.wh
+        if not plan.at_once and rule.dparams.b is not None:  # all that is known
+            by_state += jax.lax.broadcast_to_rank(rule.dparams.b, by_state.ndim)
+        return kept, by_state
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def advance(carry: Any, now: Any) -> Any:
+        (_, (kept, by_state)), (step, after, h_tm1, h, f, known, dstep) = carry, now
+        da = by_state if known is None else known + by_state
+        f, nothing = h if f is None else f, (None, None)
+        dh, of_step = _end(rule, step, dstep, f, da, h_tm1, nothing, kept)
+        return (dh, ahead(after, h, dh)), of_step
+
+    after = jax.tree.map(lambda each: jnp.roll(each, 1 if plan.reverse else -1, axis=0), steps)
+    kept, by_state = ahead(jax.tree.map(lambda each: each[first], steps), inputs.h0, dh0)
+    if known is not None:
+        by_state += known[first]
+        known = in_order(put(known, first, jnp.zeros_like(by_state)))
+    xs = steps, after, _states_before(rule, 0, size), out.h, out.f, known, dsteps
+    scan = partial(jax.lax.scan, reverse=plan.reverse, unroll=plan.unroll)
+    (dlast, _), dout = scan(advance, (dh0, (kept, by_state)), xs)
+    return Trajectory(dlast, *jax.tree.map(in_order, dout))
 
 
 def _known(rule: _Rule, step: Steps, r: jax.Array, dx: Any, product: Product) -> Any:
     """`dx_t wx + x_t dwx + r_{t-1} dwh + db`, of one step or of several; None if all are zero."""
     primals, tangents = (rule.params, step.x, r), (rule.dparams, dx, None)
-    return along(partial(drive, product=product), primals, tangents)[1]
+    dwx, _, db = rule.dparams
+    is_row = rule.plan.for_tpu and dwx is not None and db is not None
+    terms = partial(_with_bias_as_row if is_row else drive, product=product)
+    return along(terms, primals, tangents)[1]
+
+
+def _with_bias_as_row(params: Any, x: jax.Array, r: jax.Array, product: Product) -> jax.Array:
+    """As `drive`, with the bias as one more row of `wx`, whose input is 1.
+
+    So its gradient is a part of that product. A sum over all rows would take a TPU up to four times
+    the cycles of the product (jax 0.12).
+    """
+    wx = jnp.concatenate([params.wx, params.b[None]])
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+    return drive(RNNParams(wx, params.wh, None), x, r, product)
 
 
 def _known_of_segment(rule: _Rule, size: int, first: Any, dx: jax.Array | None) -> Any:
     """The same of `size` steps from `first` on, in one product for each array of weights."""
-    h, reverse = rule.out.h, rule.plan.reverse
-    before = _state_before(rule, first, first + size - 1)[None]
-    others = cut(h, first + 1 if reverse else first, size - 1)
-    # The barrier keeps a rate from being compiled into the concatenation, which takes XLA twice the
-    # time (jax 0.12).
-    h_tm1 = jnp.concatenate([others, before] if reverse else [before, others])
-    h_tm1 = jax.lax.optimization_barrier(h_tm1)
+    h_tm1 = _states_before(rule, first, size)
+    if not rule.plan.for_tpu:
+        # Else a rate would be compiled into the concatenation, which takes XLA twice the time
+        # (jax 0.12).
+        h_tm1 = jax.lax.optimization_barrier(h_tm1)
     steps = rule.inputs.cut(first, size).time_first()
     r = rates(rule.plan.rate, start_of(steps, h_tm1, rule.inputs.reset_to))
     # Rows in one axis would make XLA gather a batch that devices share. `in_shardings` alone may
     # share a small one too, for which both take as long (jax 0.12).
     matmul = rule.plan.shared or rule.plan.as_sums
     return _known(rule, steps, r, dx, jnp.matmul if matmul else _product_of_rows)
+
+
+def _states_before(rule: _Rule, first: Any, size: int) -> jax.Array:
+    """The states before each of `size` steps from `first` on."""
+    h, reverse = rule.out.h, rule.plan.reverse
+    before = _state_before(rule, first, first + size - 1)[None]
+    others = cut(h, first + 1 if reverse else first, size - 1)
+    return jnp.concatenate([others, before] if reverse else [before, others])
 
 
 def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
@@ -159,6 +264,4 @@ def _state_before(rule: _Rule, first: Any, last: Any) -> jax.Array:
 
 
 def _product_of_rows(arrays: jax.Array, weights: jax.Array) -> jax.Array:
-    """`arrays @ weights`, of rows in one flat axis, which saves XLA on CPUs copies (jax 0.12)."""
-    out = jax.lax.collapse(arrays, 0, -1) @ weights
-    return out.reshape(*arrays.shape[:-1], weights.shape[-1])
+    return of_rows(lambda rows: rows @ weights, arrays)

@@ -126,9 +126,9 @@ def rnn_forward(
         is least near the square root of n_steps, for up to a third more time. None stores all.
         Values and derivatives are the same, in every mode and order.
       unroll: steps in one iteration of the loop, an integer; 0 or n_steps unrolls all. None is what
-        is best for the default backend of JAX: one on CPUs, eight on GPUs, on TPUs one forward and
-        eight in derivatives. Say 8 when you export a program on a CPU for another device. A
-        symbolic n_steps allows None alone.
+        is best for the default backend of JAX: eight on GPUs and of single sequences on TPUs, else
+        one. Say 8 when you export a program on a CPU for another device, or on a TPU, where
+        `jax.export` refuses what is best there. A symbolic n_steps allows None alone.
 
     Returns:
       The state after the last step that is run, `(*batch, n_nodes)`; `h0` where no step is run.
@@ -313,6 +313,32 @@ def _as_planned(params: Params, inputs: Inputs, options: dict[str, Any]) -> Traj
     plan = plan_for(params, inputs, options)
     inputs = jax.tree.map(lambda array: jax.lax.squeeze(array, plan.squeezed), inputs)
     has_rule = plan.by_rule or plan.derivative is not None
-    last, *states = (loop_by_rule if has_rule else loop)(plan, params, inputs)
+    inputs = _in_tiles(plan.added_rows, inputs) if plan.for_tpu else inputs
+    out = (loop_by_rule if has_rule else loop)(plan, params, inputs)
+    if plan.added_rows:
+        out = jax.tree.map(lambda array: array[..., : -plan.added_rows, :], out)
+    last, *states = out
     expand = partial(jax.lax.expand_dims, dimensions=[axis + 1 for axis in plan.squeezed])
     return Trajectory(jax.lax.expand_dims(last, plan.squeezed), *jax.tree.map(expand, states))
+
+
+def _in_tiles(n: int, inputs: Inputs) -> Inputs:
+    """For TPUs: with `n` rows of zeros more along the last axis of the batch, and a leak of each.
+
+    Of a leak that rows share, XLA would compute `1 - leak` anew in each step (jax 0.12).
+    """
+    if inputs.leak is not None:
+        by, shape = jax.typeof(inputs.h0).sharding, inputs.h0.shape
+        leak = jnp.broadcast_to(inputs.leak, shape, out_sharding=by)
+        inputs = inputs._replace(leak=jax.lax.optimization_barrier(leak))
+    if n == 0:
+        return inputs
+    axis, size = inputs.h0.ndim - 2, inputs.h0.shape[-2]
+
+    def add(array: jax.Array) -> jax.Array:
+        is_full = array.shape[axis] == size  # leaks of steps may have one entry for all
+        shape = *array.shape[:axis], n * is_full, *array.shape[axis + 1 :]
+        return jnp.concatenate([array, jnp.zeros(shape, array.dtype)], axis)
+
+    more: Inputs = jax.tree.map(add, inputs)
+    return more

@@ -68,7 +68,8 @@ class RNNParams(NamedTuple, Generic[ArrayT]):
       ```
 
       A program exported by `jax.export`. Where it takes or returns jaxrnn's named tuples, a process
-      must import jaxrnn before `deserialize`, which otherwise tells of "an unregistered type".
+      must import jaxrnn before `deserialize`, which otherwise tells of "an unregistered type". On a
+      TPU, a call that is exported needs `unroll`.
 
       ```python
       x = jnp.ones((2, 5, 3))

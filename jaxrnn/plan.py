@@ -39,8 +39,8 @@ class Backend(NamedTuple):
     `python -m bench` and `python -m bench.accelerators` show it (jax 0.12).
 
     Attributes:
-      unroll: steps in an iteration. XLA launches the kernels of eight together on GPUs, and on TPUs
-        a loop of one waits for memory.
+      unroll: steps in an iteration. XLA launches the kernels of eight together on GPUs. On TPUs, in
+        JAX's own derivative, eight share what an operation costs at least.
       inputs_first: as in `Plan`. In a loop a product is one more launch, but on CPUs a sum that
         need not be kept.
       few_multiplications: in each step up to which a batch is small, not counting those that
@@ -73,7 +73,10 @@ class Plan(NamedTuple):
       unroll: steps in one iteration of a loop over steps, as in `jax.lax.scan`.
       squeezed: the batch axes of one entry that are left out, as XLA on CPUs is faster on a vector
         than on a matrix of one row.
+      added_rows: of zeros, behind the last axis of the batch, as on a TPU an operation on a part of
+        a tile has a fixed cost.
       by_rule: whether the derivative is the rule of `derivative.py`, in place of JAX's own.
+      for_tpu: whether loops and arrays have the form that is best on TPUs. It cannot be exported.
       as_sums: whether the loop forward computes the products of a step as sums.
       inputs_first: whether `x wx + b` of all steps is computed before the loop.
       segment: how many steps the rule takes together, in sums and in products; None is all.
@@ -90,13 +93,24 @@ class Plan(NamedTuple):
     reverse: bool = False
     unroll: int = 1
     squeezed: tuple[int, ...] = ()
+    added_rows: int = 0
     by_rule: bool = False
+    for_tpu: bool = False
     as_sums: bool = False
     inputs_first: bool = False
     segment: int | None = None
     at_once: bool = False
     shared: bool = False
     derivative: "Plan | None" = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a step is read where it lies, not from a copy with time first.
+
+        JAX's own transpose of such a read would write an array of all steps, and on a TPU it is a
+        slice across tiles.
+        """
+        return self.by_rule and not self.for_tpu
 
 
 PLAIN = Plan()  # by JAX's own derivative
@@ -118,11 +132,10 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     if None in slopes or options["rate"] is jax.nn.softplus:
         # Not squeezed, as a function of the user's may read a value of each sequence.
         return PLAIN._replace(**given)
-    # With a shared batch, JAX's own would add up the gradients of the weights in each iteration.
-    if backend == "tpu" and n > FEW_STEPS and not may_be_shared(x):
-        return _on_tpu(PLAIN._replace(**given), inputs)
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
+    if backend == "tpu":
+        return _on_tpu(PLAIN._replace(**given), inputs, options["unroll"])
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_single and n < MANY_STEPS
     if n <= FEW_STEPS or (is_short and inputs.leak_of(inputs.steps) is not None):
@@ -140,24 +153,22 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     return plan._replace(**given)
 
 
-def _on_tpu(plan: Plan, inputs: Inputs) -> Plan:
-    """The plan for a TPU, by XLA's estimate of cycles: `python -m bench.accelerators tpu`.
-
-    The rule would take up to three times the cycles of JAX's own derivative (jax 0.12).
-    """
-    *batch, n_nodes = inputs.h0.shape
-    n_rows, n_features = math.prod(batch), inputs.steps.x.shape[-1]
-    if not (isinstance(n_rows, int) and isinstance(inputs.n_steps, int)):
-        return plan
-    # In a derivative eight steps share the operations that are no products, each of which has a
-    # fixed cost. Forward, a step whose batch fills a tile is one operation, and eight are more.
-    is_filled = n_rows >= ROWS_OF_TILE and plan.unroll == BACKENDS["tpu"].unroll
-    # Inputs first add a sum over all steps to a derivative. They pay where the other products of
-    # inputs cost most beside the rest: without them here 1.06 to 1.57 times the cycles (jax 0.12).
-    is_narrow = n_nodes <= 128 and n_features >= 16 and inputs.leak_of(inputs.steps) is None
-    is_first = n_rows > 1 and (n_rows <= ROWS_OF_TILE or is_narrow)
-    derivative = plan._replace(inputs_first=is_first)
-    return plan._replace(unroll=1 if is_filled else plan.unroll, derivative=derivative)
+def _on_tpu(plan: Plan, inputs: Inputs, unroll: int | None) -> Plan:
+    """The plan for a TPU, by XLA's estimate of cycles: `python -m bench.accelerators tpu`."""
+    batch, shared = inputs.h0.shape[:-1], may_be_shared(inputs.steps.x)
+    if unroll is not None or not all(isinstance(size, int) for size in (*batch, inputs.n_steps)):
+        return plan  # a program to export, in which JAX refuses to say how arrays lie in memory
+    is_short = inputs.n_steps <= FEW_STEPS
+    if is_short or len(plan.squeezed) == len(batch):
+        # A product of one row is no work for the matrix unit. It has a fixed cost, which eight
+        # steps share in JAX's own derivative. With rows of zeros it would have none, but then
+        # `jax.vmap` over single sequences would take eight times the memory.
+        derivative = plan._replace(inputs_first=False)
+        return plan._replace(inputs_first=True, for_tpu=True, derivative=derivative)
+    rows = [size for axis, size in enumerate(batch) if axis not in plan.squeezed][-1]
+    added = 0 if shared else max(0, ROWS_OF_TILE - rows)
+    plan = plan._replace(added_rows=added, by_rule=True, for_tpu=True, at_once=True, shared=shared)
+    return plan._replace(unroll=1)  # a step is one operation, and eight would be more
 
 
 def plan_derivative(plan: Plan, inputs: Inputs, dparams: Params, dinputs: Inputs) -> Plan:

@@ -103,6 +103,12 @@ def _sum_of_products(array: jax.Array, weights: jax.Array) -> jax.Array:
     return sum(terms, start=jnp.zeros((1,) * array.ndim, array.dtype))
 
 
+def of_rows(function: Callable[[jax.Array], jax.Array], arrays: jax.Array) -> jax.Array:
+    """A function of rows, which come to it in one flat axis. That saves XLA copies (jax 0.12)."""
+    out = function(jax.lax.collapse(arrays, 0, -1))
+    return out.reshape(*arrays.shape[:-1], out.shape[-1])
+
+
 def settle(step: Steps, leak: Any, f: jax.Array, start: jax.Array, h_tm1: jax.Array) -> jax.Array:
     """The state after a step, `(1 - leak) start + leak f`, exact for a leak of 0 and of 1.
 
@@ -132,31 +138,58 @@ def cell(plan: Plan, params: Params, step: Steps, start: jax.Array) -> tuple[jax
 
 def loop(plan: Plan, params: Params, inputs: Inputs) -> Trajectory:
     """The loop over the steps."""
-    # By the rule each step is read where it is. JAX's transpose of such a read would write an array
-    # of all steps.
-    steps = inputs.steps if plan.by_rule else inputs.time_first()
+    steps = inputs.steps if plan.in_place else inputs.time_first()
     if plan.inputs_first:
-        x = zero_behind(inputs.lengths, steps.x) if plan.by_rule else steps.x
-        steps = steps._replace(x=drive(params, x, None))
-        if plan.derivative is not None:
-            # Where it pads less, XLA for TPUs would lay steps side by side in a tile of memory. To
-            # cut one out would take 13 times the cycles of all else in a step (jax 0.12).
-            by_steps = Layout(tuple(range(steps.x.ndim)))
-            steps = steps._replace(x=with_layout_constraint(steps.x, by_steps))
+        x = zero_behind(inputs.lengths, steps.x) if plan.in_place else steps.x
+        of_inputs = partial(drive, params, r=None)
+        # Rows in one axis would make XLA gather a batch that devices share.
+        is_flat = plan.for_tpu and not plan.shared
+        x = of_rows(of_inputs, x) if is_flat else of_inputs(x)
+        steps = steps._replace(x=in_order(x) if plan.for_tpu else x)
         params = RNNParams(None, params.wh, None)
 
     def advance(h_tm1: jax.Array, now: Any) -> tuple[jax.Array, Any]:
         t, step = now
-        step = inputs._replace(steps=steps).at(t) if plan.by_rule else inputs.padded(step, t)
+        if plan.in_place:
+            step = inputs._replace(steps=steps).at(t)
+        elif not plan.for_tpu:
+            step = inputs.padded(step, t)
         start, leak = start_of(step, h_tm1, inputs.reset_to), inputs.leak_of(step)
         a, f = cell(plan, params, step, start)
         h = settle(step, leak, f, start, h_tm1)
+        h = in_order(h) if plan.for_tpu else h
         return h, (a, h, None if leak is None else f)
 
     t = jnp.arange(inputs.n_steps, dtype=jnp.int32)
-    xs = t, None if plan.by_rule else steps._replace(is_padding=None)
-    last, out = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
-    return Trajectory(last, *out)
+    if not plan.for_tpu:  # else an array of masks takes fewer cycles
+        steps = steps._replace(is_padding=None)
+    xs = t, None if plan.in_place else steps
+    last, (a, h, f) = jax.lax.scan(advance, inputs.h0, xs, reverse=plan.reverse, unroll=plan.unroll)
+    if plan.for_tpu:
+        h = put(h, 0 if plan.reverse else -1, last)  # so that the loop carries float32: see `put`
+    return Trajectory(last, a, h, f)
+
+
+# What XLA for TPUs has to be told.
+
+
+def in_order(array: jax.Array) -> jax.Array:
+    """The same array, whose axes lie in memory in their order: of steps, one behind the other.
+
+    XLA would choose the order with the least padding for each array, and turn each step that a loop
+    cuts out of it. That takes up to 13 times the cycles of all else (jax 0.12).
+    """
+    return with_layout_constraint(array, Layout(tuple(range(array.ndim))))  # type: ignore[no-any-return]
+
+
+def put(array: jax.Array, step: int, values: jax.Array) -> jax.Array:
+    """An array with time first, with other values at its first step, 0, or its last, -1.
+
+    What a loop carries, XLA narrows to bfloat16 if nothing but products reads it. To copy that, in
+    each step, would take 5 times the cycles of all else (jax 0.12). So the last carry is read here.
+    """
+    i = step % len(array)
+    return jax.lax.dynamic_update_index_in_dim(array, values, i, 0)  # type: ignore[no-any-return]
 
 
 def in_segments(
