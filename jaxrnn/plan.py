@@ -159,14 +159,16 @@ def _on_tpu(plan: Plan, inputs: Inputs, unroll: int | None) -> Plan:
     if unroll is not None or not all(isinstance(size, int) for size in (*batch, inputs.n_steps)):
         return plan  # a program to export, in which JAX refuses to say how arrays lie in memory
     is_short = inputs.n_steps <= FEW_STEPS
-    if is_short or len(plan.squeezed) == len(batch):
+    # What is shared takes the rule: with JAX's own derivative devices would add up the gradients of
+    # the weights in each iteration.
+    if is_short or (len(plan.squeezed) == len(batch) and not shared):
         # A product of one row is no work for the matrix unit. It has a fixed cost, which eight
         # steps share in JAX's own derivative. With rows of zeros it would have none, but then
         # `jax.vmap` over single sequences would take eight times the memory.
         derivative = plan._replace(inputs_first=False)
         return plan._replace(inputs_first=True, for_tpu=True, derivative=derivative)
-    rows = [size for axis, size in enumerate(batch) if axis not in plan.squeezed][-1]
-    added = 0 if shared else max(0, ROWS_OF_TILE - rows)
+    rows = [size for axis, size in enumerate(batch) if axis not in plan.squeezed]
+    added = 0 if shared else max(0, ROWS_OF_TILE - rows[-1])
     plan = plan._replace(added_rows=added, by_rule=True, for_tpu=True, at_once=True, shared=shared)
     return plan._replace(unroll=1)  # a step is one operation, and eight would be more
 

@@ -164,6 +164,9 @@ ROWS = {
     "shared, on a TPU": Row(
         ON_TPU._replace(shared=True), (2, 5), axis=AxisType.Explicit, backend="tpu"
     ),
+    "a batch of one that may be shared, on a TPU": Row(
+        ON_TPU._replace(squeezed=(0,), shared=True), (1,), axis=AxisType.Auto, backend="tpu"
+    ),
     "shared, on a TPU, leak": Row(
         ON_TPU._replace(shared=True), options=LEAK, axis=AxisType.Explicit, backend="tpu"
     ),
