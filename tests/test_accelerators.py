@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from bench.accelerators import DEVICES, GPU, PACKAGES, TPU, compiled_for, cost, devices, on
-from jaxrnn import RNNParams, rnn_forward, rnn_stacked
+from jaxrnn import RNNParams, rnn_forward, rnn_stacked, rnn_states
 from tests.compiled import communication
 
 KINDS = [kind for kind in DEVICES if all(map(find_spec, PACKAGES[kind]))]
@@ -48,7 +48,14 @@ def network(cell: Any) -> Any:
 
 
 def scan(
-    params: Any, x: Any, leak: Any = None, resets: Any = None, lengths: Any = None, *, first: bool
+    params: Any,
+    x: Any,
+    leak: Any = None,
+    resets: Any = None,
+    lengths: Any = None,
+    *,
+    first: bool,
+    keep: bool = False,
 ) -> Any:
     """The scan by hand, eight steps in an iteration."""
     wx, wh, b = params
@@ -61,10 +68,11 @@ def scan(
         start = h if reset is None else jnp.where(reset[:, None], 0, h)
         new = jnp.tanh((x_t if first else x_t @ wx + b) + start @ wh)
         new = new if leak is None else start + leak * (new - start)
-        return (new if pad is None else jnp.where(pad[:, None], h, new)), None
+        new = new if pad is None else jnp.where(pad[:, None], h, new)
+        return new, new if keep else None
 
     xs = (xs[0] @ wx + b, *xs[1:]) if first else xs
-    return jax.lax.scan(step, jnp.zeros((x.shape[0], len(wh))), xs, unroll=8)[0]
+    return jax.lax.scan(step, jnp.zeros((x.shape[0], len(wh))), xs, unroll=8)[keep]
 
 
 def with_masks(params: Any, x: Any, leak: Any, resets: Any, lengths: Any) -> Any:
@@ -79,13 +87,15 @@ def compiled(function: Any, *arrays: Any) -> Any:
     return compiled_for(KIND, function, on(DEVICE, arrays))
 
 
-def costs(run: Any, cell: Any, n: int, transformed: Any = lambda function: function) -> Any:
+def costs(
+    run: Any, cell: Any, n: int, transformed: Any = lambda function: function, **how: bool
+) -> Any:
     """The compiled gradient, and how many times its cost the best scan by hand has."""
     args = network(cell)[:n]
     args = args if transformed is not jax.vmap else jax.tree.map(lambda a: np.stack([a] * 3), args)
     mine, *scans = (
         compiled(transformed(gradient(each)), *args)
-        for each in (run, partial(scan, first=True), partial(scan, first=False))
+        for each in (run, partial(scan, first=True, **how), partial(scan, first=False, **how))
     )
     found, *of_scans = (cost(KIND, each.as_text()) for each in (mine, *scans))
     return mine, min(of_scans) / found
@@ -106,6 +116,13 @@ def test_gradients(cell: Any, run: Any, n: int, least: float) -> None:
     mine, ratio = costs(run, cell, n)
     assert mine.as_text().count(" while(") == 2
     assert ratio >= least, ratio
+
+
+@over_cells
+def test_gradients_through_all_states(cell: Any) -> None:
+    mine, ratio = costs(lambda params, x: rnn_states(params, x).h, cell, 2, keep=True)
+    assert mine.as_text().count(" while(") == 2
+    assert ratio >= (2 if KIND == TPU else 1.2), ratio
 
 
 @over_cells
