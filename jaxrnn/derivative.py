@@ -131,7 +131,8 @@ def _tangents_of_step(rule: _Rule, dh_tm1: jax.Array, now: Any) -> tuple[jax.Arr
         known = _known(rule, step, r, dstep.x, jnp.matmul)
     da = by_state if known is None else known + by_state
     f = index(rule.out.h if rule.out.f is None else rule.out.f, t)
-    return _end(rule, step, dstep, f, da, h_tm1, (dstart, dh_tm1), None)
+    dh, da, df = _end(rule, step, dstep, f, da, h_tm1, (dstart, dh_tm1))
+    return dh, (da, dh, df)
 
 
 def _start(rule: _Rule, step: Steps, h_tm1: jax.Array, dh_tm1: Any) -> tuple[Any, jax.Array]:
@@ -148,19 +149,14 @@ def _end(
     f: jax.Array,
     da: jax.Array,
     h_tm1: jax.Array,
-    dbefore: tuple[Any, Any],
-    kept: Any,
-) -> tuple[Any, Any]:
-    """What `_tangents_of_step` returns, of which `kept`, if it is given, is a known part of `dh_t`.
-
-    `dbefore` are the tangents of the states before, as in `settle`, that are not in `kept`.
-    """
+    before: Any,
+) -> tuple[Any, jax.Array, Any]:
+    """`dh_t` from `da_t` and the tangents of the states `before`, `da_t`, and that of `f(a_t)`."""
     # In the padding `h` is a state that is held, where a slope may be infinite: 0 * inf is NaN.
     f = zero_where(step.is_padding, f)
     df = tangent_of(rule.plan.activation)(f, da)
-    dh = _settled(rule, step, f, h_tm1, (rule.dinputs.leak_of(dstep), df, *dbefore))
-    dh = dh if kept is None else kept + dh
-    return dh, (zero_where(step.is_padding, da), dh, None if rule.out.f is None else df)
+    dh = _settled(rule, step, f, h_tm1, (rule.dinputs.leak_of(dstep), df, *before))
+    return dh, zero_where(step.is_padding, da), None if rule.out.f is None else df
 
 
 def _settled(rule: _Rule, step: Steps, f: jax.Array, h_tm1: jax.Array, tangents: Any) -> Any:
@@ -197,9 +193,10 @@ def _tangents_ahead(rule: _Rule, dh0: jax.Array, dsteps: Any) -> Trajectory:
     def advance(carry: Any, now: Any) -> Any:
         (_, (kept, by_state)), (step, after, h_tm1, h, f, known, dstep) = carry, now
         da = by_state if known is None else known + by_state
-        f, nothing = h if f is None else f, (None, None)
-        dh, of_step = _end(rule, step, dstep, f, da, h_tm1, nothing, kept)
-        return (dh, ahead(after, h, dh)), of_step
+        f, nothing = h if f is None else f, (None, None)  # of the states before: that is `kept`
+        dh, da, df = _end(rule, step, dstep, f, da, h_tm1, nothing)
+        dh = dh if kept is None else kept + dh
+        return (dh, ahead(after, h, dh)), (da, dh, df)
 
     after = jax.tree.map(lambda each: jnp.roll(each, 1 if plan.reverse else -1, axis=0), steps)
     kept, by_state = ahead(jax.tree.map(lambda each: each[first], steps), inputs.h0, dh0)

@@ -135,7 +135,14 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     axes = enumerate(zip(inputs.h0.shape[:-1], spec_of(x), strict=False))
     squeezed = given["squeezed"] = tuple(axis for axis, each in axes if each == (1, None))
     if backend == "tpu":
-        return _on_tpu(PLAIN._replace(**given), inputs, options["unroll"])
+        sizes = *inputs.h0.shape[:-1], n_steps
+        may_export = options["unroll"] is not None or not all(isinstance(n, int) for n in sizes)
+        if not may_export:
+            return _on_tpu(PLAIN._replace(**given), inputs)
+        # JAX refuses to export what says how arrays lie in memory. With a shared batch, JAX's own
+        # derivative would add up the gradients of the weights in each iteration.
+        if not may_be_shared(x):
+            return PLAIN._replace(**given)
     is_single = len(squeezed) == inputs.h0.ndim - 1
     is_short = is_single and n < MANY_STEPS
     if n <= FEW_STEPS or (is_short and inputs.leak_of(inputs.steps) is not None):
@@ -153,17 +160,13 @@ def plan_for(params: Params, inputs: Inputs, options: dict[str, Any]) -> Plan:
     return plan._replace(**given)
 
 
-def _on_tpu(plan: Plan, inputs: Inputs, unroll: int | None) -> Plan:
+def _on_tpu(plan: Plan, inputs: Inputs) -> Plan:
     """The plan for a TPU, by XLA's estimate of cycles: `python -m bench.accelerators tpu`."""
     batch, shared = inputs.h0.shape[:-1], may_be_shared(inputs.steps.x)
-    if unroll is not None or not all(isinstance(size, int) for size in (*batch, inputs.n_steps)):
-        return plan  # a program to export, in which JAX refuses to say how arrays lie in memory
     is_short = inputs.n_steps <= FEW_STEPS
-    # What is shared takes the rule: with JAX's own derivative devices would add up the gradients of
-    # the weights in each iteration.
     if is_short or (len(plan.squeezed) == len(batch) and not shared):
         # A product of one row is no work for the matrix unit. It has a fixed cost, which eight
-        # steps share in JAX's own derivative. With rows of zeros it would have none, but then
+        # steps share in JAX's own derivative. Rows of zeros would save that cost, but then
         # `jax.vmap` over single sequences would take eight times the memory.
         derivative = plan._replace(inputs_first=False)
         return plan._replace(inputs_first=True, for_tpu=True, derivative=derivative)

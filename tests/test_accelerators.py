@@ -156,8 +156,10 @@ def test_layers() -> None:
 
 @pytest.mark.skipif(KIND != TPU, reason="four TPUs are described, and one GPU")
 @pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit])
-def test_a_shared_batch_is_added_up_once(axis: AxisType) -> None:
+@pytest.mark.parametrize("unroll", [None, 8])
+def test_a_shared_batch_is_added_up_once(axis: AxisType, unroll: int | None) -> None:
     mesh = Mesh(np.array(devices(DEVICES[TPU][0])), ("devices",), axis_types=(axis,))
     params, x, *_ = network((32, 40, 64, 128))
     args = on(NamedSharding(mesh, P()), params), on(NamedSharding(mesh, P("devices")), x)
-    assert communication(compiled_for(TPU, gradient(rnn_forward), args)) == {"all-reduce": 1}
+    run = gradient(partial(rnn_forward, unroll=unroll))
+    assert communication(compiled_for(TPU, run, args)) == {"all-reduce": 1}

@@ -167,6 +167,13 @@ ROWS = {
     "a batch of one that may be shared, on a TPU": Row(
         ON_TPU._replace(squeezed=(0,), shared=True), (1,), axis=AxisType.Auto, backend="tpu"
     ),
+    "shared, on a TPU, unroll": Row(
+        ON_GPU._replace(shared=True, unroll=3, reverse=True),
+        (2, 5),
+        options=UNROLL,
+        axis=AxisType.Explicit,
+        backend="tpu",
+    ),
     "shared, on a TPU, leak": Row(
         ON_TPU._replace(shared=True), options=LEAK, axis=AxisType.Explicit, backend="tpu"
     ),
